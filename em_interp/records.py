@@ -1,0 +1,169 @@
+"""Frozen values with a digest, and the files they live in.
+
+A `Spec` is what somebody asked for, a `Record` is what came out; both are frozen pydantic models
+that refuse unknown fields, and both have a digest that depends on content alone.
+Knows JSON, YAML and bytes. Knows nothing of models, tokens or statistics.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from em_interp.errors import InputError
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal bytes on every machine."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of canonical JSON (models are dumped first)."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def file_digest(*paths: Path) -> str:
+    """First 16 hex digits of the SHA-256 over the bytes of files, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as handle:
+            while chunk := handle.read(1 << 20):
+                total.update(chunk)
+    return total.hexdigest()[:16]
+
+
+class Spec(BaseModel):
+    """A frozen declaration that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @property
+    def digest(self) -> str:
+        """Identity by content: equal specs share it, whatever file or order they came from."""
+        return digest(self)
+
+    @classmethod
+    def parse(cls, data: Any, where: str = "") -> Self:
+        """Validate plain data; the first fault becomes one `InputError` line naming the field."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as fault:
+            raise InputError(one_line(fault, where or cls.__name__, cls)) from None
+
+    @classmethod
+    def from_yaml(cls, path: Path | str) -> Self:
+        """Read a YAML (or JSON) file; faults name the file and the field."""
+        return cls.parse(read_yaml(path), str(path))
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+class Record(Spec):
+    """A frozen result. Same rules as a `Spec`; the two words keep asked and measured apart."""
+
+
+def one_line(fault: ValidationError, where: str, model: type[BaseModel] | None = None) -> str:
+    """A pydantic error as one line: file or type, field, what is wrong, what was given."""
+    first, more = fault.errors()[0], fault.error_count() - 1
+    field = ".".join(str(part) for part in first["loc"]) or "(whole)"
+    tail = f" (and {more} more)" if more else ""
+    if first["type"] == "extra_forbidden":
+        fields = sorted(model.model_fields) if model and len(first["loc"]) == 1 else []
+        known = f"; known fields: {', '.join(fields)}" if fields else ""
+        return f"{where}: unknown field {field!r}{known}{tail}"
+    if first["type"] == "missing":
+        return f"{where}: field {field!r} is missing{tail}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict | list | tuple) else f", not {first['input']!r}"
+    return f"{where}: field {field!r}: {message}{given}{tail}"
+
+
+def read_text(path: Path | str) -> str:
+    """A file's text, or one line saying which file is missing or unreadable."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = getattr(fault, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"{path}: cannot be read ({reason})") from None
+
+
+def read_yaml(path: Path | str) -> Any:
+    """Plain data of a YAML file; a syntax fault names file and line."""
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.MarkedYAMLError as fault:
+        line = fault.problem_mark.line + 1 if fault.problem_mark else "?"
+        raise InputError(f"{path}:{line}: not valid YAML ({fault.problem})") from None
+
+
+def read_json(path: Path | str) -> Any:
+    """Plain data of a JSON file; a syntax fault names file and line."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as fault:
+        raise InputError(f"{path}:{fault.lineno}: not valid JSON ({fault.msg})") from None
+
+
+def iter_jsonl(path: Path | str) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of each non-empty line; a malformed line is named by number."""
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as fault:
+                raise InputError(f"{path}:{number}: not valid JSON ({fault.msg})") from None
+
+
+def read_jsonl(path: Path | str, kind: type[SpecT]) -> list[SpecT]:
+    """All rows of a JSONL file as `kind`; the first bad row is named by line and field."""
+    return [kind.parse(value, f"{path}:{number}") for number, value in iter_jsonl(path)]
+
+
+def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> None:
+    """All rows, one canonical JSON object a line, atomically."""
+    write_text(path, "".join(canonical_json(row.model_dump(mode="json")) + "\n" for row in rows))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON with sorted keys, atomically: for people and for diffs."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text, atomically (see `write_bytes`)."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write beside the target, flush, then rename: a reader sees the old file or the new, whole.
+
+    Raises `InputError` where the folder cannot be written or the disk is full; nothing is left.
+    """
+    scratch: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except OSError as fault:
+        if scratch and os.path.exists(scratch):
+            os.unlink(scratch)
+        raise InputError(f"{path}: cannot be written ({fault.strerror})") from None
