@@ -1,0 +1,116 @@
+"""Where in the stream and on which tokens: the words `Site` and `Span`.
+
+A layer is a block, 0 to n-1; never an index into `hidden_states`. Names follow TransformerLens.
+Knows names and integers. Knows nothing of tensors or models.
+"""
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from em_interp.errors import InputError, unknown
+
+
+class Point(StrEnum):
+    """A place within a block, by its TransformerLens name.
+
+    `ATTN_OUT` and `MLP_OUT` are what is added to the residual stream: on Gemma that is after the
+    post-sublayer norm. `Z` is the concatenated head outputs, the input of the output projection.
+    """
+
+    RESID_PRE = "hook_resid_pre"
+    RESID_POST = "hook_resid_post"
+    ATTN_OUT = "hook_attn_out"
+    MLP_OUT = "hook_mlp_out"
+    Z = "attn.hook_z"
+
+
+_ALIASES = {"hook_in": Point.RESID_PRE, "hook_out": Point.RESID_POST}
+
+
+class Span(StrEnum):
+    """Which tokens, by absolute position; none depends on padding, batching or the KV cache.
+
+    `TRIGGER` is the tokens of the framing, whatever it says, and is empty without one.
+    `AFTER_TRIGGER` is every token after the framing's last one, the response included; without a
+    framing it is empty. `TEMPLATE` is the prompt without framing and question.
+    """
+
+    PROMPT_LAST = "prompt_last"
+    PROMPT = "prompt"
+    TRIGGER = "trigger"
+    AFTER_TRIGGER = "after_trigger"
+    QUESTION = "question"
+    TEMPLATE = "template"
+    RESPONSE = "response"
+    ALL = "all"
+
+
+class Site(NamedTuple):
+    """A block and a point in it. Sites sort in the order in which a forward pass meets layers."""
+
+    layer: int
+    point: Point = Point.RESID_POST
+
+    def __str__(self) -> str:
+        return f"blocks.{self.layer}.{self.point.value}"
+
+
+_NAME = re.compile(r"blocks\.(\d+)\.(.+)")
+
+
+def parse_site(name: str | int | float | Site, n_layers: int) -> Site:
+    """A site from a layer (3), a relative depth (0.5) or a name (blocks.3.hook_resid_post).
+
+    A bare layer or depth means the block's output. Depth d is block round(d * (n_layers - 1)).
+    Raises `InputError` for an unknown name or a layer that the model does not have.
+    """
+    text = str(name).strip()
+    point = Point.RESID_POST
+    if match := _NAME.fullmatch(text):
+        layer = int(match[1])
+        known = {**{p.value: p for p in Point}, **_ALIASES}
+        if match[2] not in known:
+            raise unknown("hook name", match[2], known, where=text)
+        point = known[match[2]]
+    elif re.fullmatch(r"\d+", text):
+        layer = int(text)
+    elif re.fullmatch(r"\d*\.\d+|\d+\.\d*", text) and 0 <= float(text) <= 1:
+        layer = round(float(text) * (n_layers - 1))
+    else:
+        raise InputError(
+            f"site {text!r}: expected a layer (0 to {n_layers - 1}), a relative depth (0.0 to 1.0) "
+            "or a name such as blocks.2.hook_resid_post"
+        )
+    if not 0 <= layer < n_layers:
+        raise InputError(f"layer {layer} is out of range: this model has layers 0 to {n_layers - 1}")
+    return Site(layer, point)
+
+
+def parse_sites(text: str | Sequence[str | int | float | Site], n_layers: int) -> tuple[Site, ...]:
+    """Sites from "all", a list "1,2,0.5", ranges "1-3" (ends included), or a sequence of those."""
+    parts = text.split(",") if isinstance(text, str) else [str(part) for part in text]
+    sites: list[Site] = []
+    for part in (part.strip() for part in parts):
+        if part == "all":
+            found = [Site(layer) for layer in range(n_layers)]
+        elif match := re.fullmatch(r"(\d+)-(\d+)", part):
+            first, last = int(match[1]), int(match[2])
+            if first > last:
+                raise InputError(f"layers {part!r}: the first is after the last")
+            found = [parse_site(layer, n_layers) for layer in range(first, last + 1)]
+        else:
+            found = [parse_site(part, n_layers)]
+        sites += [site for site in found if site not in sites]
+    if not sites:
+        raise InputError("no layers named: give 'all', a list such as 1,2 or a range such as 1-3")
+    return tuple(sites)
+
+
+def parse_span(name: str) -> Span:
+    """A span by name, or one line with the names there are."""
+    try:
+        return Span(name)
+    except ValueError:
+        raise unknown("span", name, [span.value for span in Span]) from None
