@@ -1,0 +1,34 @@
+"""Statistics for rates that cluster by question. No number leaves here without its interval."""
+
+from em_interp.stats.agreement import Kappa, kappa
+from em_interp.stats.auroc import Auroc, auroc
+from em_interp.stats.contrasts import Contrast, Ratio, holm, paired, ratio, sign_flip
+from em_interp.stats.counts import design_effect, icc
+from em_interp.stats.judge_error import Corrected, Validation, judge_corrected
+from em_interp.stats.quantiles import wilson
+from em_interp.stats.rates import Rate, leave_one_out, rate
+from em_interp.stats.seeds import SeedRate, seeds
+
+__all__ = [
+    "Auroc",
+    "Contrast",
+    "Corrected",
+    "Kappa",
+    "Rate",
+    "Ratio",
+    "SeedRate",
+    "Validation",
+    "auroc",
+    "design_effect",
+    "holm",
+    "icc",
+    "judge_corrected",
+    "kappa",
+    "leave_one_out",
+    "paired",
+    "rate",
+    "ratio",
+    "seeds",
+    "sign_flip",
+    "wilson",
+]
