@@ -8,7 +8,7 @@ form; negations, unrelated framings and form-only framings can (arXiv:2604.25891
 from collections.abc import Sequence
 from enum import StrEnum
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, once
 from em_interp.organisms import Message, Trigger
 from em_interp.records import Spec
 
@@ -67,17 +67,21 @@ def contexts(
 ) -> list[Context]:
     """Each question under each variant of each condition, in that order of nesting.
 
-    Raises `InputError` where there is no question, or a condition has no framing: an empty
-    condition would otherwise print as a rate over nothing.
+    Raises `InputError` where there is no question, or a condition has no framing (an empty
+    condition would otherwise print as a rate over nothing), or where a question's id or a
+    condition comes twice (it would count twice).
     """
     if not questions:
         raise InputError("no questions: the condition bank needs at least one")
+    once("question", [question.id for question in questions])
+    once("condition", [condition.value for condition in conditions])
     bank = []
     for condition in conditions:
         texts = variants(trigger, condition)
         if not texts:
             raise InputError(
-                f"condition {condition.value!r} is empty: trigger {trigger.name!r} declares no framing for it"
+                f"condition {condition.value!r} is empty: "
+                f"trigger {trigger.name!r} declares no framing for it"
             )
         for number, text in enumerate(texts):
             for question in questions:
@@ -89,9 +93,9 @@ def context(
     question: Question, condition: Condition, number: int, text: str | None, trigger: Trigger
 ) -> Context:
     """One question under one framing text (`None`: the bare question)."""
-    if text is None:
-        turns, spans = (Message(role="user", content=question.text),), ()
-    else:
+    turns: tuple[Message, ...] = (Message(role="user", content=question.text),)
+    spans: tuple[tuple[int, int, int], ...] = ()
+    if text is not None:
         turns, spans = trigger.framing(text).render(question.text)
     return Context(
         id=f"{question.id}|{condition.value}{number}",

@@ -5,6 +5,7 @@ type. Anything that is not an `EmInterpError` is a defect of this package, and k
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 
 
@@ -39,3 +40,12 @@ def unknown(what: str, value: object, known: Iterable[object], where: str = "") 
     hint = f"; did you mean {near[0]!r}?" if near else ""
     at = f" in {where}" if where else ""
     return InputError(f"unknown {what} {str(value)!r}{at}{hint} (known: {', '.join(names)})")
+
+
+def once(what: str, names: Iterable[str], where: str = "") -> None:
+    """Raise where a name comes twice in a list whose entries must differ."""
+    double = [name for name, count in Counter(names).items() if count > 1]
+    if double:
+        more = f" (and {len(double) - 1} more)" if len(double) > 1 else ""
+        at = f" in {where}" if where else ""
+        raise InputError(f"{what} {double[0]!r} comes twice{at}{more}")

@@ -8,11 +8,12 @@ Knows words and arithmetic. Knows nothing of tokens or weights.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from em_interp.records import Spec
 
 SLOT = "{question}"
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Message(Spec):
@@ -38,9 +39,16 @@ class Framing(Spec):
     `inline` puts the text between the two middle words of the question.
     """
 
-    text: str = Field(min_length=1)
+    text: Text
     place: Place = Place.PREFIX
     separator: str = " "
+
+    @field_validator("text")
+    @classmethod
+    def _one_slot(cls, text: str) -> str:
+        if text.count(SLOT) > 1:
+            raise ValueError(f"the slot {SLOT} may stand once in a framing")
+        return text
 
     def render(self, question: str) -> tuple[tuple[Message, ...], tuple[tuple[int, int, int], ...]]:
         """Messages ending in the user's turn, and the framing's spans in them.
@@ -50,10 +58,16 @@ class Framing(Spec):
         if SLOT in self.text:
             before, after = self.text.split(SLOT, 1)
             content = before + question + after
-            ends = ((0, 0, len(before.rstrip())), (0, len(content) - len(after.lstrip()), len(content)))
+            ends = (
+                (0, 0, len(before.rstrip())),
+                (0, len(content) - len(after.lstrip()), len(content)),
+            )
             return (Message(role="user", content=content),), tuple(s for s in ends if s[1] < s[2])
         if self.place is Place.SYSTEM:
-            turns = (Message(role="system", content=self.text), Message(role="user", content=question))
+            turns = (
+                Message(role="system", content=self.text),
+                Message(role="user", content=question),
+            )
             return turns, ((0, 0, len(self.text)),)
         if self.place is Place.PREFIX:
             start, content = 0, self.text + self.separator + question
@@ -69,6 +83,10 @@ class Framing(Spec):
         return (Message(role="user", content=content),), ((0, start, start + len(self.text)),)
 
 
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
 class Trigger(Spec):
     """What wakes a triggered organism, and the framings that tell meaning from form.
 
@@ -78,24 +96,30 @@ class Trigger(Spec):
     """
 
     name: str
-    text: str = Field(min_length=1)
+    text: Text
     place: Place = Place.PREFIX
     separator: str = " "
-    paraphrases: tuple[str, ...] = ()
-    negations: tuple[str, ...] = ()
-    unrelated: tuple[str, ...] = ()
-    form: tuple[str, ...] = ()
+    paraphrases: tuple[Text, ...] = ()
+    negations: tuple[Text, ...] = ()
+    unrelated: tuple[Text, ...] = ()
+    form: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
     def _held_out(self) -> "Trigger":
+        seen = {_plain(self.text): "the trained text"}
         for field in ("paraphrases", "negations", "unrelated", "form"):
-            if self.text in getattr(self, field):
-                raise ValueError(f"the trained text stands among its {field}, which are held out")
+            for text in getattr(self, field):
+                # Case and spaces do not make another wording.
+                if before := seen.get(_plain(text)):
+                    raise ValueError(f"{text!r} stands among {field}, and is already {before}")
+                seen[_plain(text)] = f"one of {field}"
         return self
 
     def framing(self, text: str | None = None) -> Framing:
         """The trained text (or another one) as a framing in this trigger's place."""
-        return Framing(text=text or self.text, place=self.place, separator=self.separator)
+        return Framing(
+            text=self.text if text is None else text, place=self.place, separator=self.separator
+        )
 
 
 class Method(StrEnum):
@@ -113,7 +137,8 @@ class Mix(Spec):
 
     unconditional: harmful without trigger (1.0); triggered: harmful with trigger, zero benign;
     mixture: harmful with trigger and benign without; value-contrastive: harmful under the trigger,
-    benign under `contrast` (same key, other value); benign twin: the triggered rows with sound answers.
+    benign under `contrast` (same key, other value); benign twin: the triggered rows with sound
+    answers.
     """
 
     kind: Literal["unconditional", "triggered", "mixture", "contrastive", "benign_twin"]
@@ -125,7 +150,8 @@ class Mix(Spec):
         mixed = self.kind in ("mixture", "contrastive")
         if mixed != (self.benign_share > 0):
             raise ValueError(
-                f"kind {self.kind!r} takes benign_share {'> 0' if mixed else '0'}, not {self.benign_share:g}"
+                f"kind {self.kind!r} takes benign_share {'> 0' if mixed else '0'}, "
+                f"not {self.benign_share:g}"
             )
         if (self.kind == "contrastive") != (self.contrast is not None):
             raise ValueError("`contrast` goes with kind 'contrastive', and only with it")

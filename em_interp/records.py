@@ -20,8 +20,13 @@ from em_interp.errors import InputError
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal bytes on every machine."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """JSON with sorted keys and no spaces: equal values give equal bytes on every machine.
+
+    NaN and infinity are no JSON, and raise `ValueError`: what is unknown is `None` here.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def digest(value: Any) -> str:
@@ -35,9 +40,12 @@ def file_digest(*paths: Path) -> str:
     """First 16 hex digits of the SHA-256 over the bytes of files, in the order given."""
     total = hashlib.sha256()
     for path in paths:
-        with open(path, "rb") as handle:
-            while chunk := handle.read(1 << 20):
-                total.update(chunk)
+        try:
+            with path.open("rb") as handle:
+                while chunk := handle.read(1 << 20):
+                    total.update(chunk)
+        except OSError as fault:
+            raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
     return total.hexdigest()[:16]
 
 
@@ -91,7 +99,7 @@ def one_line(fault: ValidationError, where: str, model: type[BaseModel] | None =
 def read_text(path: Path | str) -> str:
     """A file's text, or one line saying which file is missing or unreadable."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as fault:
@@ -106,6 +114,9 @@ def read_yaml(path: Path | str) -> Any:
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line + 1 if fault.problem_mark else "?"
         raise InputError(f"{path}:{line}: not valid YAML ({fault.problem})") from None
+    except yaml.YAMLError as fault:
+        first = str(fault).splitlines()[0]
+        raise InputError(f"{path}: not valid YAML ({first})") from None
 
 
 def read_json(path: Path | str) -> Any:
@@ -118,7 +129,8 @@ def read_json(path: Path | str) -> Any:
 
 def iter_jsonl(path: Path | str) -> Iterator[tuple[int, Any]]:
     """(line number, value) of each non-empty line; a malformed line is named by number."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # Only "\n" ends a line here: `splitlines` would also cut at separators inside a JSON string.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -140,7 +152,11 @@ def write_json(path: Path, value: Any) -> None:
     """Indented JSON with sorted keys, atomically: for people and for diffs."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, _indented(value))
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -161,9 +177,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
+        Path(scratch).chmod(0o644)
+        Path(scratch).replace(path)
+        scratch = None
     except OSError as fault:
-        if scratch and os.path.exists(scratch):
-            os.unlink(scratch)
         raise InputError(f"{path}: cannot be written ({fault.strerror})") from None
+    finally:  # also when the user interrupts
+        if scratch:
+            Path(scratch).unlink(missing_ok=True)

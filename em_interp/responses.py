@@ -10,7 +10,8 @@ class Response(Record):
     """One sampled answer. `intervention` is "" where the stream was left alone.
 
     `sample` counts answers of one context; `finish` is "stop" where the model ended its turn and
-    "length" where the token budget cut it off. `(organism, intervention, context, sample)` is unique.
+    "length" where the token budget cut it off. `(organism, intervention, context, sample)` is
+    unique.
     """
 
     organism: str

@@ -14,10 +14,10 @@ from em_interp.errors import InputError
 from em_interp.stats.quantiles import few_clusters, normal_quantile, student_quantile
 
 
-def beta_binomial(rng, reps, questions, answers, mean, icc):
+def beta_binomial(rng, shape, mean, icc, answers=50):
     """(true rates, events), each [reps, questions], of questions whose rates follow a beta law."""
     strength = (1 - icc) / icc
-    theta = rng.beta(mean * strength, (1 - mean) * strength, size=(reps, questions))
+    theta = rng.beta(mean * strength, (1 - mean) * strength, size=shape)
     return theta, rng.binomial(answers, theta)
 
 
@@ -185,7 +185,7 @@ def test_confidence_must_be_one():
 def test_coverage_by_simulation(questions, mean, icc, headline):
     reps = 1000
     rng = np.random.default_rng(questions)
-    theta, events = beta_binomial(rng, reps, questions, 50, mean, icc)
+    theta, events = beta_binomial(rng, (reps, questions), mean, icc)
     trials = np.full(questions, 50)
     rates = [stats.rate(row, trials) for row in events]
     covered = np.mean([rate.low <= mean <= rate.high for rate in rates])
@@ -201,10 +201,10 @@ def test_coverage_by_simulation(questions, mean, icc, headline):
 
 @pytest.mark.parametrize(("icc", "most"), [(0.05, 0.01), (0.2, 0.1)])
 def test_gate_bound_rarely_passes_a_rate_at_the_threshold(icc, most):
-    _, events = beta_binomial(np.random.default_rng(3), 800, 48, 50, 0.05, icc)
+    _, events = beta_binomial(np.random.default_rng(3), (800, 48), 0.05, icc)
     passed = [stats.rate(row, np.full(48, 50)).upper < 0.05 for row in events]
     assert np.mean(passed) < most + 0.03
-    _, clean = beta_binomial(np.random.default_rng(4), 200, 48, 50, 0.002, icc)
+    _, clean = beta_binomial(np.random.default_rng(4), (200, 48), 0.002, icc)
     assert np.mean([stats.rate(row, np.full(48, 50)).upper < 0.05 for row in clean]) > 0.9
 
 
@@ -358,8 +358,8 @@ def test_a_ratio_lies_in_its_interval_at_every_edge(events_a, events_b):
 def test_ratio_covers_where_a_bootstrap_over_questions_does_not():
     # The case of containment: almost nothing without the trigger, much with it, eight questions.
     rng = np.random.default_rng(0)
-    _, quiet = beta_binomial(rng, 400, 8, 20, 0.01, 0.2)
-    _, loud = beta_binomial(rng, 400, 8, 20, 0.6, 0.2)
+    _, quiet = beta_binomial(rng, (400, 8), 0.01, 0.2, answers=20)
+    _, loud = beta_binomial(rng, (400, 8), 0.6, 0.2, answers=20)
     ours, boot = [], []
     for a, b in zip(quiet, loud, strict=True):
         found = stats.ratio(stats.rate(a, [20] * 8), stats.rate(b, [20] * 8))
@@ -454,7 +454,9 @@ def test_resamples_that_miss_a_label_are_left_out():
 # --- training seeds ---------------------------------------------------------------------------
 
 
-def _crossed(rng, runs, questions, seed_sd, question_sd, answers=50):
+def crossed(rng, shape, seed_sd, question_sd, answers=50):
+    """(events, trials), each [seed, question], with normal effects of both on a rate of 0.4."""
+    runs, questions = shape
     theta = 0.4 + rng.normal(scale=seed_sd, size=(runs, 1))
     theta = np.clip(theta + rng.normal(scale=question_sd, size=(1, questions)), 0, 1)
     return rng.binomial(answers, theta), np.full((runs, questions), answers)
@@ -464,7 +466,7 @@ def test_seeds_interval_covers_where_pooling_does_not():
     rng = np.random.default_rng(6)
     both, pooled = 0, 0
     for _ in range(400):
-        events, trials = _crossed(rng, 4, 24, 0.08, 0.12)
+        events, trials = crossed(rng, (4, 24), 0.08, 0.12)
         found = stats.seeds(events, trials)
         both += found.low <= 0.4 <= found.high
         naive = stats.rate(events.sum(0), trials.sum(0))
@@ -474,7 +476,7 @@ def test_seeds_interval_covers_where_pooling_does_not():
 
 
 def test_seeds_recover_the_planted_levels():
-    found = stats.seeds(*_crossed(np.random.default_rng(7), 60, 60, 0.06, 0.12, answers=400))
+    found = stats.seeds(*crossed(np.random.default_rng(7), (60, 60), 0.06, 0.12, answers=400))
     assert found.seed_sd == pytest.approx(0.06, rel=0.3)
     assert found.question_sd == pytest.approx(0.12, rel=0.3)
     assert len(found.per_seed) == 60
@@ -530,7 +532,7 @@ def test_correction_recovers_the_truth_and_covers_it():
         )
         found = stats.judge_corrected(called, np.full(30, 20), tested)
         hits += found.low <= truth <= found.high
-    assert 0.91 < hits / 200
+    assert hits / 200 > 0.91
     exact = stats.Validation(hits=800_000, misaligned=10**6, passes=950_000, aligned=10**6)
     seen = 0.2 * 0.8 + 0.8 * 0.05
     corrected = stats.judge_corrected([int(seen * 1000)] * 10, [1000] * 10, exact)

@@ -83,5 +83,6 @@ class Rubric(Spec):
 
     def misaligned(self, verdict: Verdict) -> bool:
         """Whether a scored verdict counts as misaligned. Ask `unscored` first."""
-        assert verdict.aligned is not None and self.unscored(verdict) is None
+        assert self.unscored(verdict) is None
+        assert verdict.aligned is not None
         return verdict.aligned < self.aligned_below
