@@ -24,8 +24,9 @@ def fingerprint(hf: Any) -> str:
         plain = name.replace("base_model.model.", "").replace(".base_layer", "")
         total.update(f"{plain}{tuple(value.shape)}".encode())
         flat = value.detach().reshape(-1)
-        steps = torch.linspace(0, max(flat.numel() - 1, 0), min(_SAMPLED, flat.numel())).long()
-        sample = flat[steps.to(flat.device)].to(torch.bfloat16).float().cpu()
+        count = min(_SAMPLED, flat.numel())
+        steps = torch.arange(count, device=flat.device) * (flat.numel() // max(count, 1))
+        sample = flat[steps].to(torch.bfloat16).float().cpu()
         total.update(sample.numpy().tobytes())
     return total.hexdigest()[:16]
 

@@ -1,0 +1,68 @@
+"""Batches: prompts sorted by length, padded on the left, with the layout that says what is what.
+
+Knows ids and padding. Knows nothing of hooks or sampling.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from em_interp.activations import Layout
+from em_interp.chat import Encoded
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Token ids padded on the left, the mask of real tokens, and the layout of each row."""
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"]
+    layout: Layout
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(self.ids.to(device), self.mask.to(device), self.layout.to(device))
+
+
+def collate(
+    prompts: Sequence[Encoded], pad: int, answers: Sequence[Sequence[int]] | None = None
+) -> Batch:
+    """Prompts (each followed by its answer's ids, where given) as one left-padded batch."""
+    rows = [list(p.ids) for p in prompts]
+    if answers is not None:
+        rows = [row + list(answer) for row, answer in zip(rows, answers, strict=True)]
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, width - len(row) :] = torch.tensor(row)
+        mask[number, width - len(row) :] = True
+    layout = Layout.build(
+        [len(p.ids) for p in prompts], [p.framing for p in prompts], [p.question for p in prompts]
+    )
+    return Batch(ids, mask, layout)
+
+
+def by_length(lengths: Sequence[int], tokens: int, rows: int = 1024) -> Iterator[list[int]]:
+    """Indices in groups of similar length, longest first, each at most `tokens` when padded.
+
+    Longest first: a batch that does not fit in memory fails at once, not at the end.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    group: list[int] = []
+    for index in order:
+        if group and (len(group) >= rows or (len(group) + 1) * lengths[group[0]] > tokens):
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def pad_id(tokenizer: object) -> int:
+    """The pad token, or 0 where there is none: padding is masked, so its value never matters."""
+    found = getattr(tokenizer, "pad_token_id", None)
+    return int(found) if isinstance(found, int) else 0

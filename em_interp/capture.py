@@ -1,0 +1,112 @@
+"""Capture: contexts become pooled activations, or moments that do not grow with their number.
+
+Never computes logits; stops after the deepest site asked for; pools on the device; one pass serves
+every site. Knows models and contexts. Knows nothing of directions or judges.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from em_interp.activations import Activations, Moments
+from em_interp.batches import Batch, by_length, collate, pad_id
+from em_interp.chat import Encoded, encode_many
+from em_interp.conditions import Context
+from em_interp.errors import InputError
+from em_interp.models import Model, StopForward, Visitor, forward, hooked
+from em_interp.progress import Progress, silent
+from em_interp.sites import Site, Span
+
+TOKENS = 8192
+
+
+@torch.inference_mode()
+def pool(
+    model: Model, batch: Batch, sites: Sequence[Site], span: Span
+) -> Float[Tensor, "batch site d_model"]:
+    """Mean activation over a span's tokens for each row and site, in one pass (on the device).
+
+    Pooling is in float32 whatever the model's dtype. Raises `InputError` where a row's span is
+    empty: a mean over nothing is no activation.
+    """
+    batch = batch.to(model.device)
+    found: dict[Site, Tensor] = {}
+
+    def visitor(site: Site) -> Visitor:
+        def look(
+            hidden: Float[Tensor, "batch pos d_model"], positions: Int[Tensor, "batch pos"]
+        ) -> None:
+            mask = batch.layout.to(hidden.device).mask(span, positions)
+            if span is Span.PROMPT_LAST:
+                # One token a row: gathering is exact and moves d_model numbers instead of pos times that.
+                at = mask.long().argmax(dim=1)
+                pooled = hidden[torch.arange(len(at), device=at.device), at].float()
+            else:
+                weight = mask / mask.sum(dim=1, keepdim=True)
+                pooled = torch.einsum("bp,bpd->bd", weight.float(), hidden.float())
+            found[site] = pooled.to(model.device)
+            if len(found) == len(sites):
+                raise StopForward
+
+        return look
+
+    lengths = batch.mask.sum(dim=1)
+    last = lengths[:, None] - 1
+    everywhere = torch.arange(int(lengths.max()), device=model.device).expand(len(lengths), -1)
+    if not (batch.layout.mask(span, everywhere) & (everywhere <= last)).any(dim=1).all():
+        raise InputError(f"span {span.value!r} is empty in some contexts (no framing, or no response)")
+    with hooked(model, [(site, visitor(site)) for site in sites]):
+        forward(model, batch.ids, batch.mask)
+    return torch.stack([found[site] for site in sites], dim=1)
+
+
+def capture(
+    model: Model,
+    contexts: Sequence[Context],
+    sites: Sequence[Site],
+    span: Span = Span.PROMPT_LAST,
+    *,
+    tokens: int = TOKENS,
+    progress: Progress = silent,
+) -> Activations:
+    """Pooled activations of every context, in the contexts' order, on the CPU in float32."""
+    prompts = encode_many(model.tokenizer, contexts)
+    values = torch.empty(len(prompts), len(sites), model.d_model)
+    for rows, pooled in _stream(model, prompts, sites, span, tokens, progress):
+        values[rows] = pooled.cpu()
+    return Activations(values, tuple(sites), span)
+
+
+def moments(
+    model: Model,
+    contexts: Sequence[Context],
+    sites: Sequence[Site],
+    span: Span = Span.PROMPT_LAST,
+    *,
+    tokens: int = TOKENS,
+    progress: Progress = silent,
+) -> Moments:
+    """Count, mean and mean norm over contexts: memory holds one batch, however many there are."""
+    total = Moments(len(sites), model.d_model)
+    chunk = 4096
+    for start in range(0, len(contexts), chunk):
+        prompts = encode_many(model.tokenizer, contexts[start : start + chunk])
+        for _, pooled in _stream(model, prompts, sites, span, tokens, progress):
+            total.update(pooled)
+    return total
+
+
+def _stream(
+    model: Model,
+    prompts: Sequence[Encoded],
+    sites: Sequence[Site],
+    span: Span,
+    tokens: int,
+    progress: Progress,
+) -> Iterator[tuple[list[int], Float[Tensor, "batch site d_model"]]]:
+    pad = pad_id(model.tokenizer)
+    for rows in by_length([len(p.ids) for p in prompts], tokens):
+        yield rows, pool(model, collate([prompts[i] for i in rows], pad), sites, span)
+        progress(len(rows))

@@ -1,0 +1,46 @@
+"""Cards: what an artifact is, what it was made for, from and by what. One JSON beside the weights."""
+
+import importlib.metadata
+import platform
+from typing import Literal
+
+from em_interp.records import Record
+
+_VERSIONED = ("em-interp", "torch", "transformers", "peft", "numpy", "scikit-learn")
+
+
+class Card(Record):
+    """Provenance of a direction or a probe.
+
+    `base` is the fingerprint of the base weights it is valid for; `organism` names whose
+    activations were measured; `data` is the digest of the contexts; `sign` says which way is up.
+    """
+
+    kind: Literal["direction", "probe"]
+    name: str
+    sign: str
+    unit: str
+    estimator: str
+    span: str
+    base: str
+    organism: str
+    adapter: str
+    trigger: str
+    data: str
+    tokenizer: str
+    n: int
+    seed: int
+    sites: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,196 @@
+"""Directions: where the trigger moves the residual stream, in which units, made from what.
+
+Sign: a trigger direction points from no-trigger to trigger; a general EM direction (g) from
+aligned to misaligned. Strength 1 is one natural difference, the norm of the raw mean difference
+between the two states, so strengths compare across layers, estimators and models.
+Knows linear algebra and files. Knows nothing of transformers or tokens.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load, save
+from torch import Tensor
+
+from em_interp.cards import Card
+from em_interp.errors import ForeignArtifactError, InputError
+from em_interp.records import read_json, write_bytes, write_json
+from em_interp.sites import Site, parse_site
+
+TRIGGER_SIGN = "from no-trigger to trigger"
+GENERAL_SIGN = "from aligned to misaligned"
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A unit vector at a site, with the off and on states that give it units.
+
+    `off` and `on` are the mean activations of the two states; `scale` is the mean norm of the
+    stream there, in which strengths are also reported. All float32, in the model's raw coordinates.
+    """
+
+    unit: Float[Tensor, " d_model"]
+    off: Float[Tensor, " d_model"]
+    on: Float[Tensor, " d_model"]
+    scale: float
+    site: Site
+
+    @property
+    def natural(self) -> float:
+        """One natural difference: ||mean(on) - mean(off)||. The unit of strength."""
+        return float((self.on - self.off).norm())
+
+    @property
+    def vector(self) -> Float[Tensor, " d_model"]:
+        """What strength 1 adds: the unit vector times one natural difference."""
+        return self.unit * self.natural
+
+    @property
+    def off_coordinate(self) -> float:
+        """The off state's mean coordinate along the unit vector. Rarely zero."""
+        return float(self.off @ self.unit)
+
+    @property
+    def on_coordinate(self) -> float:
+        """The on state's mean coordinate along the unit vector."""
+        return float(self.on @ self.unit)
+
+    def fraction(self, strength: float) -> float:
+        """A strength as a fraction of the mean residual norm at the site."""
+        return strength * self.natural / self.scale
+
+    def cosine(self, other: "Direction") -> float:
+        """Cosine of two unit vectors. Raises `InputError` for directions of different widths."""
+        if self.unit.shape != other.unit.shape:
+            raise InputError(
+                f"directions of different spaces: d_model {len(self.unit)} and {len(other.unit)}; "
+                "a map carries one into the other"
+            )
+        return float(self.unit @ other.unit)
+
+    def with_unit(self, vector: Float[Tensor, " d_model"]) -> "Direction":
+        """The same site, states and units along another vector (normalised here)."""
+        return replace(self, unit=_unit(vector, self.site))
+
+    def random(self, seed: int) -> "Direction":
+        """A norm-matched control: a random unit vector orthogonal to this one, same units."""
+        generator = torch.Generator().manual_seed(seed * 10_007 + self.site.layer)
+        noise = torch.randn(len(self.unit), generator=generator)
+        return self.with_unit(noise - (noise @ self.unit) * self.unit)
+
+    def without(self, other: "Direction") -> "Direction":
+        """The remainder: this direction with the other's component projected out, renormalised."""
+        return self.with_unit(self.unit - self.cosine(other) * other.unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Directions(Mapping[Site, Direction]):
+    """One estimator's directions over sites: a layerwise direction, and the file it lives in."""
+
+    table: dict[Site, Direction]
+    card: Card
+
+    def __getitem__(self, site: Site) -> Direction:
+        try:
+            return self.table[site]
+        except KeyError:
+            known = ", ".join(map(str, self.table))
+            raise InputError(f"no direction at {site} (there are: {known})") from None
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def random(self, seed: int) -> "Directions":
+        """The norm-matched random control at every site."""
+        return replace(self, table={site: d.random(seed) for site, d in self.table.items()})
+
+    def check(self, base: str, where: str = "direction") -> "Directions":
+        """Refuse a model whose base these were not made for. Returns itself."""
+        if self.card.base != base:
+            raise ForeignArtifactError(
+                f"{where} {self.card.name!r}: made for base {self.card.base}, this model is {base}; "
+                "carrying a direction to another model needs a map"
+            )
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write `weights.safetensors` and `card.json`, each whole or not at all."""
+        columns = {
+            key: torch.stack([getattr(d, key) for d in self.table.values()]).contiguous()
+            for key in ("unit", "off", "on")
+        }
+        columns["scale"] = torch.tensor([d.scale for d in self.table.values()], dtype=torch.float64)
+        write_bytes(folder / "weights.safetensors", save(columns))
+        card = self.card.model_copy(update={"sites": tuple(str(site) for site in self.table)})
+        write_json(folder / "card.json", card)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Directions":
+        """Read a shelf folder. Raises `InputError` for a missing or damaged file."""
+        card = Card.parse(read_json(folder / "card.json"), str(folder / "card.json"))
+        if card.kind != "direction":
+            raise InputError(f"{folder}: holds a {card.kind}, not a direction")
+        columns = read_tensors(folder / "weights.safetensors")
+        table = {}
+        for row, name in enumerate(card.sites):
+            site = parse_site(name, n_layers=10**6)
+            table[site] = Direction(
+                unit=columns["unit"][row],
+                off=columns["off"][row],
+                on=columns["on"][row],
+                scale=float(columns["scale"][row]),
+                site=site,
+            )
+        return cls(table, card)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or one line saying what is wrong with it."""
+    from safetensors import SafetensorError
+
+    try:
+        return load(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except SafetensorError as fault:
+        raise InputError(f"{path}: not a safetensors file ({fault})") from None
+
+
+def mean_difference(
+    sites: Iterable[Site],
+    on: Float[Tensor, "site d_model"],
+    off: Float[Tensor, "site d_model"],
+    norms: Float[Tensor, " site"],
+) -> dict[Site, Direction]:
+    """mean(on) - mean(off) per site (difference in means, arXiv:2506.11618). `norms`: off state."""
+    return {
+        site: Direction(
+            unit=_unit((a - b).float(), site), off=b.float(), on=a.float(), scale=float(n), site=site
+        )
+        for site, a, b, n in zip(sites, on, off, norms, strict=True)
+    }
+
+
+def principal_difference(
+    direction: Direction, differences: Float[Tensor, "n d_model"]
+) -> Direction:
+    """First principal axis of paired differences (not centred: it carries their mean).
+
+    Signed along the mean difference; units are those of the mean difference.
+    """
+    _, _, axes = torch.linalg.svd(differences.float(), full_matrices=False)
+    axis = axes[0] * torch.sign(axes[0] @ (direction.on - direction.off))
+    return direction.with_unit(axis)
+
+
+def _unit(vector: Float[Tensor, " d_model"], site: Site) -> Float[Tensor, " d_model"]:
+    norm = vector.norm()
+    if not torch.isfinite(norm) or norm == 0:
+        raise InputError(f"{site}: the two states do not differ here; there is no direction")
+    return vector / norm

@@ -1,0 +1,242 @@
+"""Edits: what an intervention does to the residual stream. Pure; a row of a batch carries its own.
+
+Every rank-one edit is one formula on the coordinate c = x . u along a unit vector u:
+
+    x  ->  x + (clip(keep * c + shift, low, high) - c) u
+
+    add           keep 1, shift = strength natural differences
+    ablate        keep 0, shift 0                       (arXiv:2406.11717: to the origin)
+    mean_ablate   keep 0, shift = off-state coordinate  (to the off state: zero is not its place)
+    clamp         keep 0, shift = off + strength natural differences
+    cap           high = off + strength natural differences (only what exceeds it is lowered)
+
+Knows linear algebra and positions. Knows nothing of models or generation.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from em_interp.activations import Layout, touches_prompt
+from em_interp.directions import Direction
+from em_interp.errors import InertInterventionError
+from em_interp.sites import Site, Span
+
+
+class Operation(StrEnum):
+    """The operations by name."""
+
+    ADD = "add"
+    ABLATE = "ablate"
+    MEAN_ABLATE = "mean_ablate"
+    CLAMP = "clamp"
+    CAP = "cap"
+
+
+STRENGTHLESS = (Operation.ABLATE, Operation.MEAN_ABLATE)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One rank-one edit at one site on one span. Coordinates are in raw activation units."""
+
+    site: Site
+    unit: Float[Tensor, " d_model"]
+    keep: float
+    shift: float
+    span: Span
+    low: float = -math.inf
+    high: float = math.inf
+
+    def apply(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """The edit on every vector given, without any span: the reference for what a row does."""
+        unit = self.unit.to(hidden.device, torch.float32)
+        c = hidden.float() @ unit
+        new = (self.keep * c + self.shift).clamp(self.low, self.high)
+        return hidden + ((new - c)[..., None] * unit).to(hidden.dtype)
+
+
+def edit(operation: Operation, direction: Direction, strength: float, span: Span) -> Edit:
+    """An edit along a direction. `strength` is in natural differences; ablations take none."""
+    at = direction.off_coordinate + strength * direction.natural
+    match operation:
+        case Operation.ADD:
+            keep, shift, high = 1.0, strength * direction.natural, math.inf
+        case Operation.ABLATE:
+            keep, shift, high = 0.0, 0.0, math.inf
+        case Operation.MEAN_ABLATE:
+            keep, shift, high = 0.0, direction.off_coordinate, math.inf
+        case Operation.CLAMP:
+            keep, shift, high = 0.0, at, math.inf
+        case Operation.CAP:
+            keep, shift, high = 1.0, 0.0, at
+    return Edit(direction.site, direction.unit, keep, shift, span, high=high)
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """Named edits that act together on one row: one layer, several, or layerwise directions.
+
+    `control` marks a random or otherwise null direction. Cap and zero strength may change nothing;
+    any other intervention that changes nothing is an error.
+    """
+
+    name: str
+    edits: tuple[Edit, ...] = ()
+    control: bool = False
+
+    @property
+    def must_move(self) -> bool:
+        """Whether changing nothing would mean that the intervention did not happen."""
+        return any(e.high == math.inf and (e.keep != 1.0 or e.shift != 0.0) for e in self.edits)
+
+    @property
+    def leaves_prompt(self) -> bool:
+        """Whether the prompt is untouched, so that its prefill can be shared."""
+        return not any(touches_prompt(e.span) for e in self.edits)
+
+
+BASELINE = Intervention("")
+
+
+def intervention(
+    name: str,
+    operation: Operation,
+    directions: Mapping[Site, Direction],
+    sites: Sequence[Site],
+    strength: float = 1.0,
+    span: Span = Span.ALL,
+    control: bool = False,
+) -> Intervention:
+    """The same operation at every site, each along its own direction (layerwise)."""
+    edits = tuple(edit(operation, directions[site], strength, span) for site in sites)
+    return Intervention(name, edits, control)
+
+
+class Tally:
+    """What interventions did over a whole run: tokens touched, largest change, mean coordinate.
+
+    One entry an intervention. `before` and `after` are sums of the edited coordinate over touched
+    tokens; together they are the manipulation check.
+    """
+
+    def __init__(self, interventions: Sequence[Intervention]) -> None:
+        self.interventions = tuple(interventions)
+        # One row a quantity, so that a visit costs no synchronisation with the device.
+        self._sums = torch.zeros(3, len(self.interventions), dtype=torch.float64)
+        self._moved = torch.zeros(len(self.interventions))
+
+    def add(self, rows: Tensor, mask: Tensor, before: Tensor, delta: Tensor) -> None:
+        """Account for one visit: `rows` names each batch row's intervention."""
+        self._sums, self._moved = self._sums.to(rows.device), self._moved.to(rows.device)
+        kept = torch.where(mask, before, 0.0)
+        sums = torch.stack([mask.sum(dim=1), kept.sum(dim=1), (kept + delta).sum(dim=1)])
+        self._sums.index_add_(1, rows, sums.double())
+        self._moved.scatter_reduce_(0, rows, delta.abs().amax(dim=1), "amax")
+
+    def touched(self, number: int) -> int:
+        """Tokens that an intervention met, each site counted."""
+        return int(self._sums[0, number])
+
+    def moved(self, number: int) -> float:
+        """Largest change of a coordinate, in activation units."""
+        return float(self._moved[number])
+
+    def coordinates(self, number: int) -> tuple[float, float]:
+        """Mean coordinate over the touched tokens, before and after the edit."""
+        touched = max(self.touched(number), 1)
+        return float(self._sums[1, number]) / touched, float(self._sums[2, number]) / touched
+
+    def check(self) -> None:
+        """Raise `InertInterventionError` for an intervention that touched or changed nothing."""
+        for number, one in enumerate(self.interventions):
+            if one.edits and not self.touched(number):
+                spans = ", ".join(sorted({e.span.value for e in one.edits}))
+                raise InertInterventionError(
+                    f"intervention {one.name!r} met no token: its span ({spans}) is empty here"
+                )
+            if one.must_move and not self.moved(number):
+                raise InertInterventionError(f"intervention {one.name!r} changed nothing")
+
+
+class Editor:
+    """A batch's interventions at work: one visitor per site, one edit table per row.
+
+    `rows[i]` is the intervention of batch row i; `keep` follows the batch as rows leave or repeat.
+    """
+
+    def __init__(self, tally: Tally, rows: Int[Tensor, " batch"], layout: Layout) -> None:
+        self.tally, self.rows, self.layout = tally, rows, layout
+        self._tables = {site: _tables(site, tally.interventions) for site in self.sites}
+
+    @property
+    def sites(self) -> list[Site]:
+        """The sites that any intervention edits, in the order of a forward pass."""
+        return sorted({e.site for i in self.tally.interventions for e in i.edits})
+
+    def visits(self) -> list[tuple[Site, Callable[[Tensor, Tensor], Tensor | None]]]:
+        """What to hand to the hook door."""
+        return [(site, self._visitor(site)) for site in self.sites]
+
+    def keep(self, index: Int[Tensor, " rows"]) -> None:
+        """From now on the batch holds only these rows (repeats allowed), in this order."""
+        self.rows, self.layout = self.rows[index], self.layout.select(index)
+
+    def _visitor(self, site: Site) -> Callable[[Tensor, Tensor], Tensor | None]:
+        def visit(
+            hidden: Float[Tensor, "batch pos d_model"], positions: Int[Tensor, "batch pos"]
+        ) -> Tensor | None:
+            for table in self._tables[site]:
+                hidden = self._apply(table, hidden, positions)
+            return hidden
+
+        return visit
+
+    def _apply(self, table: "_Table", hidden: Tensor, positions: Tensor) -> Tensor:
+        device = hidden.device
+        table.to(device)
+        rows, layout = self.rows.to(device), self.layout.to(device)
+        mask = torch.zeros_like(positions, dtype=torch.bool)
+        for number, span in enumerate(table.spans):
+            mask |= layout.mask(span, positions) & (table.span[rows] == number)[:, None]
+        unit = table.unit[rows]
+        # float32 coordinates: in bfloat16 the projection would lose what the edit is about.
+        c = torch.einsum("bpd,bd->bp", hidden.float(), unit)
+        goal = table.keep[rows, None] * c + table.shift[rows, None]
+        goal = torch.minimum(torch.maximum(goal, table.low[rows, None]), table.high[rows, None])
+        delta = torch.where(mask, goal - c, 0.0)
+        self.tally.add(rows, mask, c, delta)
+        return hidden + (delta[..., None] * unit[:, None]).to(hidden.dtype)
+
+
+def _tables(site: Site, interventions: Sequence[Intervention]) -> list["_Table"]:
+    """Edit tables at a site: the k-th holds every intervention's k-th edit there."""
+    mine = [[e for e in one.edits if e.site == site] for one in interventions]
+    depth = max(map(len, mine))
+    return [_Table([edits[k] if k < len(edits) else None for edits in mine]) for k in range(depth)]
+
+
+class _Table:
+    """Columns of edits, one row an intervention; an absent edit is the identity."""
+
+    def __init__(self, edits: Sequence[Edit | None]) -> None:
+        present = [e for e in edits if e is not None]
+        blank = torch.zeros_like(present[0].unit, dtype=torch.float32)
+        self.spans = sorted({e.span for e in present})
+        self.unit = torch.stack([blank if e is None else e.unit.float() for e in edits])
+        self.keep = torch.tensor([1.0 if e is None else e.keep for e in edits])
+        self.shift = torch.tensor([0.0 if e is None else e.shift for e in edits])
+        self.low = torch.tensor([-math.inf if e is None else e.low for e in edits])
+        self.high = torch.tensor([math.inf if e is None else e.high for e in edits])
+        self.span = torch.tensor([-1 if e is None else self.spans.index(e.span) for e in edits])
+
+    def to(self, device: torch.device) -> None:
+        """Move the columns once; a later call for the same device costs nothing."""
+        if self.unit.device != device:
+            for name in ("unit", "keep", "shift", "low", "high", "span"):
+                setattr(self, name, getattr(self, name).to(device))
