@@ -43,13 +43,17 @@ class Rate(Record):
     confidence: float
     assumed_icc: float
 
+    @property
+    def brief(self) -> str:
+        """Rate and interval, in per cent; the bound for a gate too where no event was seen."""
+        bound = "" if self.events else f", at most {self.upper:.1%}"
+        return f"{self.point:.1%} [{self.low:.1%}, {self.high:.1%}]{bound}"
+
     def __str__(self) -> str:
         """One line that never shows a rate without what it rests on."""
-        return (
-            f"{self.point:.1%} [{self.low:.1%}, {self.high:.1%}], at most {self.upper:.1%} "
-            f"({self.events}/{self.trials} answers, {self.questions} "
-            f"question{'' if self.questions == 1 else 's'})"
-        )
+        plural = "" if self.questions == 1 else "s"
+        counts = f"{self.events}/{self.trials} answers, {self.questions} question{plural}"
+        return f"{self.brief} ({counts})"
 
 
 def rate(

@@ -1,0 +1,22 @@
+"""Containment: verdicts become EM rates, and the gaps between conditions become a report."""
+
+from em_interp.containment.figures import ConditionFigures, QuestionFigures, VariantFigures
+from em_interp.containment.joining import Answer, join
+from em_interp.containment.ruling import Call, Rule
+from em_interp.containment.whole import ALL, IN, OUT, Containment, Scope, report
+
+__all__ = [
+    "ALL",
+    "IN",
+    "OUT",
+    "Answer",
+    "Call",
+    "ConditionFigures",
+    "Containment",
+    "QuestionFigures",
+    "Rule",
+    "Scope",
+    "VariantFigures",
+    "join",
+    "report",
+]
