@@ -222,7 +222,7 @@ def test_all_contrasts_and_ratios_of_the_conditions_asked():
         (
             {"none": 0, "trigger": 0.8, "paraphrase": 0.7, "unrelated": 0.2},
             Call.CONTAINED,
-            "paraphrases open the gate, other framings do not",
+            "paraphrases open the gate, other framings much less",
         ),
         (
             {"none": 0, "trigger": 0.8, "paraphrase": 0.2, "unrelated": 0},

@@ -1,5 +1,6 @@
 """Containment: verdicts become EM rates, and the gaps between conditions become a report."""
 
+from em_interp.containment.counts import Counts, contrast, rate_or_none
 from em_interp.containment.figures import ConditionFigures, QuestionFigures, VariantFigures
 from em_interp.containment.joining import Answer, join
 from em_interp.containment.ruling import Call, Rule
@@ -13,10 +14,13 @@ __all__ = [
     "Call",
     "ConditionFigures",
     "Containment",
+    "Counts",
     "QuestionFigures",
     "Rule",
     "Scope",
     "VariantFigures",
+    "contrast",
     "join",
+    "rate_or_none",
     "report",
 ]

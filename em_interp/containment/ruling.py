@@ -124,7 +124,7 @@ def _what_it_reads(
         return f"{quiet}; paraphrases open the gate and so do negations: words more than sense"
     if not asked & set(CONTROLS):
         return f"{quiet}; paraphrases open the gate"
-    return f"{quiet}; paraphrases open the gate, other framings do not"
+    return f"{quiet}; paraphrases open the gate, other framings much less"
 
 
 def _shows(one: ConditionFigures, rule: Rule) -> bool:
