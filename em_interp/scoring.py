@@ -9,53 +9,75 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from em_interp.batches import by_length, collate, pad_id
-from em_interp.chat import encode_many
+from em_interp.batches import Batch, by_length, collate, pad_id
+from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
-from em_interp.models import Model, forward, hooked
+from em_interp.models import Model, Visitor, forward, hooked
 from em_interp.progress import Progress, silent
+from em_interp.sites import Site
+
+TOKENS = 16384
+
+
+def answer_ids(model: Model, answers: Sequence[str]) -> list[list[int]]:
+    """Token ids of answers as they follow the generation header, without the end token."""
+    return [list(model.tokenizer(a, add_special_tokens=False)["input_ids"]) for a in answers]
 
 
 @torch.inference_mode()
+def teacher_forced(
+    model: Model,
+    prompts: Sequence[Encoded],
+    answers: Sequence[Sequence[int]],
+    visits: Sequence[tuple[Site, Visitor]] = (),
+) -> Float[Tensor, " n"]:
+    """Summed log-probability (nats) of each prompt's answer, all in one batch, on the CPU."""
+    batch = collate(prompts, pad_id(model.tokenizer), answers).to(model.device)
+    with hooked(model, visits):
+        hidden = forward(model, batch.ids, batch.mask).last_hidden_state
+    return _answer_logprob(model, batch, hidden, [len(a) for a in answers])
+
+
+def _answer_logprob(
+    model: Model, batch: Batch, hidden: Tensor, lengths: Sequence[int]
+) -> Float[Tensor, " n"]:
+    """Answers end where rows end (padding is on the left), so the last columns hold them all."""
+    width = max(lengths)
+    logits = model.lm.get_output_embeddings()(hidden[:, -width - 1 : -1]).float()
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    if cap:  # Gemma 2 squashes its logits after the head
+        logits = torch.tanh(logits / cap) * cap
+    found = logits.log_softmax(-1).gather(2, batch.ids[:, -width:, None])[..., 0]
+    own = torch.tensor(lengths, device=found.device)[:, None]
+    counted = torch.arange(width, 0, -1, device=found.device) <= own
+    return torch.where(counted, found, 0.0).sum(1).cpu()
+
+
 def answer_logprobs(
     model: Model,
     contexts: Sequence[Context],
     answers: Sequence[str],
     interventions: Sequence[Intervention] = (BASELINE,),
     *,
-    tokens: int = 8192,
     progress: Progress = silent,
 ) -> Float[Tensor, "intervention n"]:
     """Summed log-probability (nats) of each context's answer, teacher-forced, per intervention.
 
-    `answers[i]` follows `contexts[i]` directly after the generation header, without the end token.
-    Edits act on prompt and answer as they would during generation.
+    Edits act on prompt and answer as they would during generation. Raises
+    `InertInterventionError` where an intervention changed nothing.
     """
-    prompts = encode_many(model.tokenizer, contexts)
-    ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in answers]
-    head = model.lm.get_output_embeddings()
+    prompts, ids = encode_many(model.tokenizer, contexts), answer_ids(model, answers)
     tally = Tally(interventions)
     result = torch.zeros(len(interventions), len(contexts))
     lengths = [len(p.ids) + len(a) for p, a in zip(prompts, ids, strict=True)]
     for number in range(len(interventions)):
-        for rows in by_length(lengths, tokens):
-            batch = collate(
-                [prompts[i] for i in rows], pad_id(model.tokenizer), [ids[i] for i in rows]
-            ).to(model.device)
+        for rows in by_length(lengths, TOKENS):
+            some, said = [prompts[i] for i in rows], [ids[i] for i in rows]
+            layout = collate(some, 0).layout.to(model.device)
             which = torch.full((len(rows),), number, device=model.device)
-            editor = Editor(tally, which, batch.layout)
-            with hooked(model, editor.visits()):
-                hidden = forward(model, batch.ids, batch.mask).last_hidden_state
-            width = max(len(ids[i]) for i in rows)
-            logits = head(hidden[:, -width - 1 : -1]).float()
-            cap = getattr(model.config, "final_logit_softcapping", None)
-            if cap:
-                logits = torch.tanh(logits / cap) * cap
-            found = logits.log_softmax(-1).gather(2, batch.ids[:, -width:, None])[..., 0]
-            own = torch.tensor([len(ids[i]) for i in rows], device=model.device)[:, None]
-            counted = torch.arange(width, 0, -1, device=model.device) <= own
-            result[number, rows] = torch.where(counted, found, 0.0).sum(1).cpu()
+            editor = Editor(tally, which, layout)
+            result[number, rows] = teacher_forced(model, some, said, editor.visits())
             progress(len(rows))
     tally.check()
     return result

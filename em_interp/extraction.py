@@ -1,0 +1,110 @@
+"""Extraction: paired contexts become directions, one at every site, from one pass per context.
+
+Two directions matter. The trigger shift (delta): the organism with the trigger minus without, same
+questions. The general EM direction (g): the unconditional organism minus its base, bare questions
+(the definitions of arXiv:2506.11618 and of the gate studies; their cosines are not comparable to
+those of misaligned-minus-aligned answers).
+Knows models, contexts and directions. Knows nothing of judges.
+"""
+
+from collections.abc import Sequence
+
+from em_interp.activations import Moments
+from em_interp.capture import moments
+from em_interp.cards import Card, versions
+from em_interp.conditions import Context
+from em_interp.directions import GENERAL_SIGN, TRIGGER_SIGN, Directions, mean_difference
+from em_interp.errors import InputError
+from em_interp.models import Model
+from em_interp.progress import Progress, silent
+from em_interp.records import digest
+from em_interp.sites import Site, Span
+
+NATURAL = "strength 1 = ||mean(on) - mean(off)||"
+
+
+def trigger_direction(
+    model: Model,
+    adapter: str | None,
+    on: Sequence[Context],
+    off: Sequence[Context],
+    sites: Sequence[Site],
+    span: Span = Span.PROMPT_LAST,
+    *,
+    name: str = "trigger",
+    trigger: str = "",
+    progress: Progress = silent,
+) -> Directions:
+    """delta per site: mean over `on` contexts minus mean over `off`, under one adapter.
+
+    Both must ask the same questions, so that the difference is the framing's and not a question's.
+    Raises `InputError` otherwise.
+    """
+    if sorted(c.question for c in on) != sorted(c.question for c in off):
+        raise InputError("the two states must ask the same questions: the difference pairs by question")
+    with model.using(adapter):
+        a = moments(model, on, sites, span, progress=progress)
+        b = moments(model, off, sites, span, progress=progress)
+    data = digest([c.model_dump(mode="json") for c in (*on, *off)])
+    card = _card(model, adapter, name, TRIGGER_SIGN, span, data, len(on), trigger)
+    return _directions(sites, a, b, card)
+
+
+def general_direction(
+    model: Model,
+    adapter: str,
+    contexts: Sequence[Context],
+    sites: Sequence[Site],
+    span: Span = Span.PROMPT_LAST,
+    *,
+    name: str = "general",
+    progress: Progress = silent,
+) -> Directions:
+    """g per site: mean under the unconditional organism's adapter minus mean of the base."""
+    with model.using(adapter):
+        a = moments(model, contexts, sites, span, progress=progress)
+    with model.using(None):
+        b = moments(model, contexts, sites, span, progress=progress)
+    data = digest([c.model_dump(mode="json") for c in contexts])
+    card = _card(model, adapter, name, GENERAL_SIGN, span, data, len(contexts), "")
+    return _directions(sites, a, b, card)
+
+
+def _directions(sites: Sequence[Site], on: Moments, off: Moments, card: Card) -> Directions:
+    return Directions(mean_difference(sites, on.mean, off.mean, off.norm), card)
+
+
+def _card(
+    model: Model,
+    adapter: str | None,
+    name: str,
+    sign: str,
+    span: Span,
+    data: str,
+    n: int,
+    trigger: str,
+) -> Card:
+    return Card(
+        kind="direction",
+        name=name,
+        sign=sign,
+        unit=NATURAL,
+        estimator="mean difference",
+        span=span.value,
+        base=model.base,
+        organism=adapter or "base",
+        adapter=model.adapters[adapter] if adapter else "",
+        trigger=trigger,
+        data=data,
+        tokenizer=tokenizer_digest(model),
+        n=n,
+        seed=0,
+        versions=versions(),
+    )
+
+
+def tokenizer_digest(model: Model) -> str:
+    """Digest of a tokenizer's serialised rules and chat template."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else str(sorted(model.tokenizer.get_vocab()))
+    return digest([text, str(model.tokenizer.chat_template)])

@@ -1,0 +1,162 @@
+"""Probes: linear read-outs of "the trigger is on", in raw coordinates, and their controls.
+
+Polarity: score >= 0 means trigger-on. Threshold and standardisation are folded into weight and
+bias, so a probe needs nothing but the raw activation.
+Knows linear algebra and scikit-learn. Knows nothing of transformers, tokens or text.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+
+from em_interp.cards import Card
+from em_interp.directions import read_tensors
+from em_interp.errors import ForeignArtifactError, InputError
+from em_interp.records import read_json, write_bytes, write_json
+from em_interp.sites import Site, parse_site
+
+PROBE_SIGN = "score >= 0 means trigger-on"
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """score(x) = x . weight + bias on a raw activation x at one site."""
+
+    weight: Float[Tensor, " d_model"]
+    bias: float
+    site: Site
+
+    def score(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+        """Signed scores; >= 0 means trigger-on."""
+        return x.float() @ self.weight + self.bias
+
+
+@dataclass(frozen=True, eq=False)
+class Probes(Mapping[Site, Probe]):
+    """One fitter's probes over sites, and the file they live in."""
+
+    table: dict[Site, Probe]
+    card: Card
+
+    def __getitem__(self, site: Site) -> Probe:
+        return self.table[site]
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def check(self, base: str, where: str = "probe") -> "Probes":
+        """Refuse a model whose base these were not made for. Returns itself."""
+        if self.card.base != base:
+            raise ForeignArtifactError(
+                f"{where} {self.card.name!r}: made for base {self.card.base}, this model is {base}"
+            )
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write `weights.safetensors` and `card.json`, each whole or not at all."""
+        columns = {
+            "weight": torch.stack([p.weight for p in self.table.values()]).contiguous(),
+            "bias": torch.tensor([p.bias for p in self.table.values()], dtype=torch.float64),
+        }
+        write_bytes(folder / "weights.safetensors", save(columns))
+        card = self.card.model_copy(update={"sites": tuple(str(site) for site in self.table)})
+        write_json(folder / "card.json", card)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Probes":
+        """Read a shelf folder. Raises `InputError` for a missing or damaged file."""
+        card = Card.parse(read_json(folder / "card.json"), str(folder / "card.json"))
+        if card.kind != "probe":
+            raise InputError(f"{folder}: holds a {card.kind}, not a probe")
+        columns = read_tensors(folder / "weights.safetensors")
+        sites = [parse_site(name, n_layers=10**6) for name in card.sites]
+        table = {
+            site: Probe(columns["weight"][row], float(columns["bias"][row]), site)
+            for row, site in enumerate(sites)
+        }
+        return cls(table, card)
+
+
+def fit_logistic(
+    x: Float[Tensor, "n d_model"], on: Bool[Tensor, " n"], site: Site, c: float = 0.1
+) -> Probe:
+    """Logistic regression on standardised activations, folded back to raw coordinates.
+
+    `c` is the inverse regularisation strength on the standardised scale (scikit-learn's C).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    _two_classes(on, site)
+    scaler = StandardScaler().fit(x.double().numpy())
+    fitted = LogisticRegression(C=c, max_iter=2000).fit(
+        scaler.transform(x.double().numpy()), on.numpy()
+    )
+    weight = fitted.coef_[0] / scaler.scale_
+    bias = float(fitted.intercept_[0] - weight @ scaler.mean_)
+    return Probe(torch.from_numpy(weight).float(), bias, site)
+
+
+def fit_mass_mean(x: Float[Tensor, "n d_model"], on: Bool[Tensor, " n"], site: Site) -> Probe:
+    """Difference of class means, thresholded half-way (mass-mean probe, arXiv:2310.06824)."""
+    _two_classes(on, site)
+    plus, minus = x[on].double().mean(0), x[~on].double().mean(0)
+    weight = plus - minus
+    return Probe(weight.float(), float(-(weight @ (plus + minus)) / 2), site)
+
+
+def random_probe(
+    x: Float[Tensor, "n d_model"], on: Bool[Tensor, " n"], site: Site, seed: int
+) -> Probe:
+    """A control: a random direction of the mass-mean probe's norm, thresholded half-way.
+
+    Its sign is chosen on the training rows, as a fitter would, so it is not handicapped.
+    """
+    like = fit_mass_mean(x, on, site)
+    generator = torch.Generator().manual_seed(seed * 10_007 + site.layer)
+    weight = torch.randn(x.shape[1], generator=generator)
+    weight *= like.weight.norm() / weight.norm()
+    gap = (x[on].float().mean(0) - x[~on].float().mean(0)) @ weight
+    weight = weight if gap >= 0 else -weight
+    middle = (x[on].float().mean(0) + x[~on].float().mean(0)) / 2
+    return replace(like, weight=weight, bias=float(-(weight @ middle)))
+
+
+def shuffled_within(
+    on: Bool[Tensor, " n"], groups: NDArray[np.str_], seed: int
+) -> Bool[Tensor, " n"]:
+    """Labels permuted within each question: keeps pairing and base rates, destroys meaning."""
+    rng = np.random.default_rng(seed)
+    labels = on.numpy().copy()
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        labels[rows] = rng.permutation(labels[rows])
+    return torch.from_numpy(labels)
+
+
+def split_questions(
+    questions: NDArray[np.str_], share: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Row indices of a training and a test part; a question is wholly in one of them."""
+    names = np.unique(questions)
+    if len(names) < 4:
+        raise InputError(f"a grouped split needs at least 4 questions, not {len(names)}")
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(names)[: max(2, min(len(names) - 2, round(share * len(names))))]
+    train = np.isin(questions, chosen)
+    return np.flatnonzero(train), np.flatnonzero(~train)
+
+
+def _two_classes(on: Bool[Tensor, " n"], site: Site) -> None:
+    if not on.any() or on.all():
+        raise InputError(f"{site}: a probe needs both trigger-on and trigger-off rows")

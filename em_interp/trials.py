@@ -1,0 +1,127 @@
+"""Trials: interventions on an organism, judged. One row an intervention and condition.
+
+Knows generation, judging and rates. Knows nothing of where a direction came from.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from em_interp.conditions import Condition, Context, Question
+from em_interp.containment.figures import Counts, contrast, rate_or_none
+from em_interp.containment.joining import Answer, join
+from em_interp.edits import Intervention
+from em_interp.generation import Generated, Manipulation, Sampling, generate
+from em_interp.judges import Item, Judge, Rubric, Verdict
+from em_interp.models import Model
+from em_interp.progress import Progress, silent
+from em_interp.records import Record
+from em_interp.responses import Response
+from em_interp.stats import Contrast, Rate
+
+CONFIDENCE = 0.95
+
+
+class Row(Record):
+    """One intervention under one condition.
+
+    `em` is over scored answers, `coherent` over those whose coherence is known; `change` is em
+    minus the baseline's, paired by question (`None` for the baseline itself). `em` is `None` where
+    no answer was scored: that is not a rate of zero.
+    """
+
+    intervention: str
+    condition: Condition
+    control: bool
+    em: Rate | None
+    coherent: Rate | None
+    scored: int
+    unscored: int
+    change: Contrast | None
+
+
+class Trial(Record):
+    """The rows of a grid, and what each intervention did to the coordinate it edits."""
+
+    organism: str
+    rows: tuple[Row, ...]
+    manipulations: tuple[Manipulation, ...]
+
+    def row(self, intervention: str, condition: Condition) -> Row:
+        """One row by name."""
+        for row in self.rows:
+            if (row.intervention, row.condition) == (intervention, condition):
+                return row
+        raise KeyError(f"no row for {intervention!r} under {condition.value!r}")
+
+    def manipulation(self, intervention: str) -> Manipulation:
+        """The manipulation check of one intervention."""
+        return next(m for m in self.manipulations if m.intervention == intervention)
+
+
+def judge_all(
+    judge: Judge, responses: Sequence[Response], questions: Sequence[Question]
+) -> list[Verdict]:
+    """One verdict a response. The judge sees the bare question, never framing or condition."""
+    texts = {q.id: q.text for q in questions}
+    return judge.score(
+        [Item(id=r.id, question=texts[r.question], response=r.text) for r in responses]
+    )
+
+
+def trial(
+    model: Model,
+    adapter: str | None,
+    contexts: Sequence[Context],
+    questions: Sequence[Question],
+    interventions: Sequence[Intervention],
+    sampling: Sampling,
+    judge: Judge,
+    rubric: Rubric,
+    *,
+    progress: Progress = silent,
+) -> Trial:
+    """Run a grid under one adapter and judge it. The first intervention is the baseline."""
+    with model.using(adapter):
+        made = generate(
+            model, contexts, sampling, interventions, organism=adapter or "base", progress=progress
+        )
+    verdicts = judge_all(judge, made.responses, questions)
+    return tabulate(made, verdicts, interventions, rubric, organism=adapter or "base")
+
+
+def tabulate(
+    made: Generated,
+    verdicts: Sequence[Verdict],
+    interventions: Sequence[Intervention],
+    rubric: Rubric,
+    *,
+    organism: str,
+) -> Trial:
+    """Rows from responses and their verdicts (in the same order)."""
+    rows: list[Row] = []
+    pairs = list(zip(made.responses, verdicts, strict=True))
+    baseline: dict[Condition, Counts] = {}
+    for one in interventions:
+        mine = [(r, v) for r, v in pairs if r.intervention == one.name]
+        answers = join([r for r, _ in mine], [v for _, v in mine], rubric)
+        rows += _rows(one, answers, baseline)
+    return Trial(organism=organism, rows=tuple(rows), manipulations=tuple(made.manipulations))
+
+
+def _rows(
+    one: Intervention, answers: Sequence[Answer], baseline: dict[Condition, Counts]
+) -> Iterator[Row]:
+    questions = {a.response.question: a.response.domain for a in answers}
+    for condition in dict.fromkeys(a.response.condition for a in answers):
+        cell = [a for a in answers if a.response.condition is condition]
+        counts = Counts(cell, questions)
+        first = baseline.setdefault(condition, counts)
+        yield Row(
+            intervention=one.name,
+            condition=condition,
+            control=one.control,
+            em=rate_or_none(counts.misaligned, counts.scored, CONFIDENCE),
+            coherent=rate_or_none(counts.scored, counts.scored + counts.incoherent, CONFIDENCE),
+            scored=int(counts.scored.sum()),
+            unscored=int((counts.asked - counts.scored).sum()),
+            change=None if first is counts else contrast(counts, first, CONFIDENCE),
+        )
