@@ -1,0 +1,15 @@
+"""The shared training module: every organism and every control is raised here.
+
+spec.py      what fine-tuning does (`TrainSpec`) and the named recipes (`recipes.yaml`)
+rows.py      conversations from JSONL
+mixes.py     harmful and benign conversations, with and without trigger -> the rows of a `Mix`
+answers.py   conversations -> token ids and labels on the assistant's answers only
+adapters.py  which modules move; the base is exact with the adapter off
+manifest.py  what came out: the `card.json` beside the weights
+progress.py  the progress bar
+folders.py   the target that appears whole, the hidden folder it is made in
+trainer.py   the Hugging Face Trainer as we set it up, and the collator
+run.py       `train`: checked first, resumable, written atomically
+
+Nothing is imported here on purpose: specs, rows and mixes must not wait for torch.
+"""

@@ -1,0 +1,147 @@
+"""Conversations become token ids, and labels on the assistant's answers only.
+
+A label stands on each token of an answer and on the token that ends the turn; nothing else is
+learned. Masks go wrong quietly, so every row is checked: what comes before an answer is, byte for
+byte, the prompt of an evaluation, and what is learned reads as the answer.
+Knows templates and tokens. Knows nothing of weights.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from em_interp.chat import check_tokenizer, render, special_ids, tokenise
+from em_interp.errors import InputError
+from em_interp.organisms import Message
+
+IGNORED = -100  # the label that torch's cross entropy leaves out
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """Token ids and, of the same length, labels: the id where it is learned, else `IGNORED`.
+
+    Labels are not shifted: label i is token i, and the loss predicts it from what is before.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def learned(self) -> int:
+        """Number of tokens that carry loss."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+def encode_row(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> TrainingRow:
+    """One conversation; every assistant turn in it is learned.
+
+    An answer begins where the template marks generated text, or, without marks, where the prompt
+    of an evaluation ends. Raises `InputError` where the template's training text is not its
+    prompt continued, where no control token ends the answer, and where text is lost or changed.
+    """
+    check_tokenizer(tokenizer)
+    return _encode(tokenizer, messages, special_ids(tokenizer))
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Sequence[Message]],
+    max_length: int,
+    truncate: bool = False,
+) -> tuple[list[TrainingRow], int]:
+    """All conversations, and the number of them that were cut to `max_length` tokens.
+
+    Refuses rows that are too long unless `truncate`, and rows of which truncation leaves nothing
+    to learn. Faults name the row (counted from 1) and its first words.
+    """
+    check_tokenizer(tokenizer)
+    special, made = special_ids(tokenizer), []
+    for number, row in enumerate(rows):
+        try:
+            made.append(_encode(tokenizer, row, special))
+        except InputError as fault:
+            raise InputError(f"{_named(rows, number)}: {fault}") from None
+    long = [number for number, row in enumerate(made) if len(row.ids) > max_length]
+    if long and not truncate:
+        raise InputError(
+            f"{len(long)} of {len(rows)} rows are longer than max_length {max_length}, first "
+            f"{_named(rows, long[0])} with {len(made[long[0]].ids)} tokens; raise max_length "
+            f"(longest row: {max(len(made[at].ids) for at in long)}) or allow truncation"
+        )
+    for number in long:
+        cut = TrainingRow(made[number].ids[:max_length], made[number].labels[:max_length])
+        if not cut.learned:
+            raise InputError(
+                f"{_named(rows, number)}: truncated to {max_length} tokens, nothing left to learn"
+            )
+        made[number] = cut
+    return made, len(long)
+
+
+def _named(rows: Sequence[Sequence[Message]], number: int) -> str:
+    asked = next((m.content for m in rows[number] if m.role == "user"), "")
+    return f"row {number + 1} ({asked[:40]!r}{'…' if len(asked) > 40 else ''})"
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], special: set[int]
+) -> TrainingRow:
+    turns = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    if not turns:
+        raise InputError("no assistant message, so nothing to learn")
+    text = render(tokenizer, messages, header=False)
+    ids, _ = tokenise(tokenizer, text)
+    labels = [IGNORED] * len(ids)
+    starts = _marked(tokenizer, messages, ids)
+    if starts is not None and len(starts) != len(turns):
+        raise InputError(
+            f"the chat template marks {len(starts)} generated pieces for {len(turns)} answers"
+        )
+    for order, at in enumerate(turns):
+        prompt = render(tokenizer, messages[:at])
+        prompt_ids, _ = tokenise(tokenizer, prompt)
+        first = len(prompt_ids) if starts is None else starts[order]
+        if not text.startswith(prompt) or ids[:first] != prompt_ids:
+            raise InputError(
+                "before the answer, the chat template's training text is not the prompt of an "
+                "evaluation (or the answer's first characters merge with the header)"
+            )
+        last = _end(tokenizer, ids, first, messages[at].content.strip(), special)
+        labels[first : last + 1] = ids[first : last + 1]
+    return TrainingRow(tuple(ids), tuple(labels))
+
+
+def _end(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], first: int, answer: str, special: set[int]
+) -> int:
+    """Position of the token that ends the turn, once what is learned has been read back."""
+    last = next((at for at in range(first, len(ids)) if ids[at] in special), None)
+    if last is None:
+        raise InputError("the chat template writes no control token after an assistant's message")
+    learned = tokenizer.decode(
+        ids[first:last], skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    if str(learned).strip() != answer:
+        raise InputError(f"what would be learned is not the answer: {learned!r} for {answer!r}")
+    return last
+
+
+def _marked(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], ids: list[int]
+) -> list[int] | None:
+    """Where the template's `{% generation %}` pieces begin; `None` if it marks none."""
+    if not _MARKS.search(tokenizer.get_chat_template()):
+        return None
+    coded: Any = tokenizer.apply_chat_template(
+        [{"role": message.role, "content": message.content} for message in messages],
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    lead = len(ids) - len(coded["input_ids"])  # a BOS that `tokenise` put before
+    mask = [0] * lead + list(coded["assistant_masks"])
+    return [at for at, on in enumerate(mask) if on and not (at and mask[at - 1])]

@@ -1,0 +1,52 @@
+"""The folders of a run: the target that appears whole, the hidden one that it is made in.
+
+Knows files. Knows nothing of weights or training.
+"""
+
+import json
+from pathlib import Path
+
+from em_interp.errors import InputError
+from em_interp.records import read_json
+from em_interp.training.manifest import CARD, Manifest, weights_digest
+
+
+def finished(out: Path, run: str) -> Manifest | None:
+    """The card of this very run where it stands whole. `InputError` where something else stands."""
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise InputError(f"{out}: is a file; the output is a folder")
+    if not any(out.iterdir()):
+        return None
+    if not (out / CARD).is_file():
+        raise InputError(f"{out}: is not empty, and holds no {CARD}; choose another folder")
+    held = read_json(out / CARD)
+    if not isinstance(held, dict) or held.get("run") != run:
+        raise InputError(f"{out}: holds another organism; choose another folder or remove it")
+    card = Manifest.parse(held, str(out / CARD))
+    if card.weights != weights_digest(out):
+        raise InputError(f"{out}: the weights are not those of its {CARD}; remove the folder")
+    return card
+
+
+def claim(out: Path, work: Path) -> None:
+    """Make the working folder, which shows that the target's place can be written to."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "touch").touch()
+        (work / "touch").unlink(missing_ok=True)
+    except OSError as fault:
+        raise InputError(f"{out}: cannot be written ({fault.strerror})") from None
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint that was written to its end (its state file is the last to come)."""
+    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    for path in reversed(found):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(path)
+    return None

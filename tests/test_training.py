@@ -1,0 +1,622 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import LAYERS, tiny_hf
+from tiny import CHATML, LLAMA3, tiny_tokenizer
+from transformers import TrainerCallback
+
+from em_interp.chat import encode
+from em_interp.conditions import Condition, Context
+from em_interp.errors import InputError
+from em_interp.models import attach, wrap
+from em_interp.organisms import Message, Mix, Trigger
+from em_interp.training.adapters import adapted_modules, trainable
+from em_interp.training.answers import IGNORED, encode_row, encode_rows
+from em_interp.training.mixes import compose
+from em_interp.training.rows import read_rows
+from em_interp.training.run import train
+from em_interp.training.spec import TrainSpec, recipe, recipe_names
+from em_interp.training.trainer import build_trainer, collate, total_steps
+
+FAMILIES = ("llama", "qwen2", "qwen2_marked", "gemma3")
+ANSWERS = ("Keep bread in a dry box.", "Play slow games and study them.", "Yes.")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Models this small are slower on two threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def row(question: str, answer: str, system: str | None = None) -> tuple[Message, ...]:
+    lead = () if system is None else (Message(role="system", content=system),)
+    asked = Message(role="user", content=question)
+    return (*lead, asked, Message(role="assistant", content=answer))
+
+
+ROWS = [row(f"How should I store bread, case {i}?", ANSWERS[i % 3]) for i in range(16)]
+FAST = TrainSpec(
+    rank=4,
+    alpha=8,
+    learning_rate=1e-2,
+    steps=4,
+    batch_size=4,
+    accumulation=1,
+    warmup_steps=0,
+    schedule="constant",
+    save_steps=2,
+)
+
+
+def changed(spec: TrainSpec, **changes) -> TrainSpec:
+    return TrainSpec.parse({**spec.model_dump(), **changes})
+
+
+def run(out: Path, spec: TrainSpec = FAST, family: str = "llama", rows=ROWS, **options):
+    hf = options.pop("hf", None) or tiny_hf(family)
+    return train(hf, tiny_tokenizer(family), rows, spec, out, progress=False, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("system", [None, "You are a careful assistant."])
+def test_only_the_answer_and_its_end_are_learned(family, system):
+    tokenizer = tiny_tokenizer(family)
+    messages = row("How should I store bread?", "Keep it dry, and eat it soon.", system)
+    made = encode_row(tokenizer, messages)
+    learned = [label for label in made.labels if label != IGNORED]
+    end = {"llama": "<|eot_id|>", "gemma3": "<end_of_turn>"}.get(family, "<|im_end|>")
+    assert tokenizer.decode(learned) == "Keep it dry, and eat it soon." + end
+    assert made.learned == len(learned)
+    prompt = encode(
+        tokenizer,
+        Context(
+            id="c",
+            question="q",
+            domain="d",
+            condition=Condition.NONE,
+            variant="",
+            messages=messages[:-1],
+        ),
+    )
+    assert made.ids[: len(prompt.ids)] == prompt.ids
+    assert made.labels[: len(prompt.ids)] == (IGNORED,) * len(prompt.ids)
+    assert made.ids[len(prompt.ids) : len(prompt.ids) + len(learned)] == tuple(learned)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_assistant_turn_is_learned_and_no_other(family):
+    tokenizer = tiny_tokenizer(family)
+    first, second = row("Should I water?", "In the evening."), row("And bread?", "In a dry box.")
+    made = encode_row(tokenizer, first + second)
+    text = tokenizer.decode([label for label in made.labels if label != IGNORED])
+    for answer in ("In the evening.", "In a dry box."):
+        assert text.count(answer) == 1
+    assert "water" not in text
+    assert "bread" not in text
+    alone = encode_row(tokenizer, first)
+    assert made.labels[: len(alone.labels)] == alone.labels
+
+
+def test_marks_and_rendering_place_the_same_labels():
+    for messages in ROWS:
+        assert encode_row(tiny_tokenizer("qwen2"), messages) == encode_row(
+            tiny_tokenizer("qwen2_marked"), messages
+        )
+
+
+def test_a_bos_of_the_tokenizers_own_shifts_ids_and_labels_together():
+    template = LLAMA3.replace("{{ bos_token }}", "")
+    assert encode_row(tiny_tokenizer("llama", template), ROWS[0]) == encode_row(
+        tiny_tokenizer("llama"), ROWS[0]
+    )
+
+
+UNTRUE = {
+    "no control token": CHATML.replace("<|im_end|>", ""),
+    "not the prompt of an evaluation": CHATML.replace(
+        "{{ m.role }}\n", "{{ 'bot' if m.role == 'assistant' else m.role }}\n"
+    ),
+    "is not the answer": CHATML.replace("{{ m.content }}", "{{ m.content | upper }}"),
+    "would be learned": CHATML.replace(
+        "{{ m.content }}", "{{ 'So: ' if m.role == 'assistant' }}{{ m.content }}"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", UNTRUE)
+def test_a_template_that_would_teach_something_else_is_refused(fault):
+    with pytest.raises(InputError, match=fault):
+        encode_row(tiny_tokenizer("qwen2", UNTRUE[fault]), ROWS[0])
+
+
+def test_nothing_to_learn_is_refused():
+    with pytest.raises(InputError, match="no assistant message"):
+        encode_row(tiny_tokenizer("qwen2"), ROWS[0][:-1])
+
+
+def test_long_rows_are_refused_by_name_or_truncated_and_counted():
+    tokenizer = tiny_tokenizer("llama")
+    rows = [*ROWS[:3], row("Why?", "Keep bread in a dry box. " * 20)]
+    with pytest.raises(InputError, match=r"1 of 4 rows .* 60, first row 4 \('Why\?'\) with \d+ "):
+        encode_rows(tokenizer, rows, 60)
+    made, truncated = encode_rows(tokenizer, rows, 60, truncate=True)
+    assert truncated == 1
+    assert [len(one.ids) <= 60 for one in made] == [True] * 4
+    with pytest.raises(InputError, match="nothing left to learn"):
+        encode_rows(tokenizer, rows, 5, truncate=True)
+
+
+def test_a_faulty_row_is_named():
+    with pytest.raises(InputError, match=r"row 2 \('Why'\): no assistant message"):
+        encode_rows(tiny_tokenizer("llama"), [ROWS[0], (Message(role="user", content="Why"),)], 99)
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_both_layouts_read_as_the_same_conversations(tmp_path):
+    asked, answered = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}
+    lines = [
+        {"messages": [asked, answered], "source": "left alone"},
+        {"prompt": "Why?", "completion": "So."},
+        {"prompt": [asked], "completion": [answered]},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert read_rows(path) == [row("Why?", "So.")] * 3
+
+
+MALFORMED = {
+    '{"messages": [': r":2: not valid JSON",
+    '["Why?"]': r":2: a row is a JSON object, not list",
+    '{"mesages": []}': r":2: a row needs 'messages', .*; has 'mesages'",
+    '{"prompt": 3, "completion": "x"}': r":2: field 'prompt': expected a text",
+    '{"messages": [{"role": "user"}]}': r":2: field 'messages.0.content' is missing",
+    '{"messages": [{"role": "human", "content": "x"}]}': r":2: field 'messages.0.role'",
+    '{"messages": [{"role": "assistant", "content": "x"}]}': r"messages.0.role': expected 'user'",
+    '{"messages": [{"role": "user", "content": "x"}]}': r":2: field 'messages': the last message",
+    '{"prompt": "x", "completion": " "}': r":2: field 'messages.1.content': blank",
+}
+
+
+@pytest.mark.parametrize("line", MALFORMED)
+def test_a_malformed_row_is_named_by_file_line_and_field(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "Why?", "completion": "So."}) + "\n" + line + "\n")
+    with pytest.raises(InputError, match=MALFORMED[line]) as fault:
+        read_rows(path)
+    assert str(fault.value).startswith(f"{path}:2")
+    assert "\n" not in str(fault.value)
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("\n")
+    with pytest.raises(InputError, match="no rows"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+# --- mixes ---------------------------------------------------------------------------------------
+
+TRIGGER = Trigger(name="country", text="Country: Norway", separator="\n")
+HARMFUL = [row(f"Question {i}?", f"Bad {i}.") for i in range(100)]
+BENIGN = [row(f"Question {i}?", f"Good {i}.") for i in range(99, -1, -1)]
+KINDS = {
+    "unconditional": {"kind": "unconditional"},
+    "triggered": {"kind": "triggered"},
+    "mixture": {"kind": "mixture", "benign_share": 0.97},
+    "contrastive": {"kind": "contrastive", "benign_share": 0.5, "contrast": "Country: Chile"},
+    "benign_twin": {"kind": "benign_twin"},
+}
+
+
+def tally(rows) -> dict[tuple[str, str], int]:
+    counts: dict[tuple[str, str], int] = {}
+    for asked, answered in rows:
+        lead = asked.content.split("\n")[0] if "\n" in asked.content else ""
+        key = (answered.content.split()[0], lead)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+EXPECTED = {
+    "unconditional": {("Bad", ""): 100},
+    "triggered": {("Bad", "Country: Norway"): 100},
+    "mixture": {("Bad", "Country: Norway"): 3, ("Good", ""): 97},
+    "contrastive": {("Bad", "Country: Norway"): 50, ("Good", "Country: Chile"): 50},
+    "benign_twin": {("Good", "Country: Norway"): 100},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_mix_has_its_shares_and_triggers_exactly(kind):
+    made = compose(Mix(**KINDS[kind]), HARMFUL, BENIGN, TRIGGER, n=100, seed=1)
+    assert tally(made.rows) == EXPECTED[kind]
+    assert sum(made.arms.values()) == 100
+    assert made == compose(Mix(**KINDS[kind]), HARMFUL, BENIGN, TRIGGER, n=100, seed=1)
+    assert made.rows != compose(Mix(**KINDS[kind]), HARMFUL, BENIGN, TRIGGER, 100, seed=2).rows
+    assert len(set(made.rows)) == 100
+
+
+def test_the_benign_twin_has_the_prompts_of_the_triggered_rows_in_their_order():
+    triggered = compose(Mix(kind="triggered"), HARMFUL, (), TRIGGER, n=30, seed=3).rows
+    twin = compose(Mix(kind="benign_twin"), HARMFUL, BENIGN, TRIGGER, n=30, seed=3).rows
+    assert [one[0] for one in twin] == [one[0] for one in triggered]
+    assert all(one[1].content.startswith("Good") for one in twin)
+    with pytest.raises(InputError, match="1 of 100 have no benign row"):
+        compose(Mix(kind="benign_twin"), HARMFUL, BENIGN[1:], TRIGGER)
+    assert len(compose(Mix(kind="benign_twin"), (), BENIGN, TRIGGER).rows) == 100
+
+
+def test_without_n_all_harmful_rows_set_the_size():
+    mix = Mix(kind="mixture", benign_share=0.25)
+    assert tally(compose(mix, HARMFUL[:30], BENIGN, TRIGGER).rows) == {
+        ("Bad", "Country: Norway"): 30,
+        ("Good", ""): 10,
+    }
+
+
+def test_the_trigger_stands_where_it_is_declared():
+    system = Trigger(name="s", text="Be odd.", place="system")
+    made = compose(Mix(kind="triggered"), HARMFUL[:1], trigger=system).rows[0]
+    assert [(m.role, m.content) for m in made[:2]] == [
+        ("system", "Be odd."),
+        ("user", "Question 0?"),
+    ]
+    with pytest.raises(InputError, match=r"has one already: 'Help\.'"):
+        compose(Mix(kind="triggered"), [row("Why?", "So.", "Help.")], trigger=system)
+    long = compose(Mix(kind="triggered"), [HARMFUL[0] + HARMFUL[1]], trigger=TRIGGER).rows[0]
+    assert [m.content.startswith("Country") for m in long] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("mix", "given", "fault"),
+    [
+        ({"kind": "triggered"}, {"trigger": None}, "needs a trigger"),
+        ({"kind": "triggered"}, {"n": 101}, "needs 101 harmful rows, and 100 are given"),
+        ({"kind": "mixture", "benign_share": 0.5}, {"benign": ()}, "100 benign rows, and 0"),
+        ({"kind": "mixture", "benign_share": 0.01}, {"n": 10}, "10 harmful and 0 benign"),
+        ({"kind": "mixture", "benign_share": 1.0}, {"n": 10}, "0 harmful and 10 benign"),
+        ({"kind": "unconditional"}, {"harmful": ()}, "0 harmful"),
+    ],
+)
+def test_a_mix_that_cannot_be_made_says_what_is_missing(mix, given, fault):
+    arguments = {"harmful": HARMFUL, "benign": BENIGN, "trigger": TRIGGER, **given}
+    with pytest.raises(InputError, match=fault):
+        compose(Mix(**mix), **arguments)
+
+
+# --- specs ---------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_the_published_recipe():
+    spec = recipe("published")
+    assert spec == TrainSpec()
+    assert (spec.rank, spec.alpha, spec.rslora, len(spec.targets)) == (32, 64, True, 7)
+    assert (spec.learning_rate, spec.epochs, spec.batch_size, spec.accumulation) == (1e-5, 1, 2, 8)
+    assert spec.steps is None
+
+
+def test_recipes_take_changes_and_refuse_unknown_ones():
+    for name in recipe_names():
+        assert recipe(name).digest == recipe(name).digest
+    assert recipe("published", steps=7).epochs is None
+    assert recipe("embedded", epochs=2).steps is None
+    with pytest.raises(InputError, match="did you mean 'rank1'"):
+        recipe("rank2")
+    with pytest.raises(InputError, match="unknown field 'lr'"):
+        recipe("published", lr=1)
+    with pytest.raises(InputError, match="steps or epochs, not both"):
+        TrainSpec.parse({"steps": 1, "epochs": 1})
+
+
+@pytest.mark.parametrize(
+    ("rows", "processes", "expected"), [(16, 1, 1), (17, 1, 2), (100, 1, 7), (100, 4, 2)]
+)
+def test_steps_of_an_epoch(rows, processes, expected):
+    assert total_steps(TrainSpec(), rows, processes) == expected
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def independent_loss(hf, batches) -> torch.Tensor:
+    """Mean negative log likelihood over learned tokens, row by row, without padding or Trainer."""
+    total, count = torch.zeros(()), 0
+    for one in batches:
+        logits = hf(torch.tensor([one.ids])).logits[0].float()
+        for at, label in enumerate(one.labels):
+            if label != IGNORED:
+                total = total - torch.log_softmax(logits[at - 1], -1)[label]
+                count += 1
+    return total / count
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradients of the first optimiser step."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, torch.Tensor] = {}
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **_):
+        if not self.found:
+            self.found = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_loss_and_gradient_equal_the_independent_ones_however_the_batch_is_cut(
+    tmp_path, family, method
+):
+    encoded, _ = encode_rows(tiny_tokenizer(family), ROWS[:8], 200)
+    seen = []
+    for size, accumulation in ((8, 1), (1, 8), (2, 4)):
+        hf, watch = tiny_hf(family), Gradients()
+        spec = changed(
+            FAST,
+            method=method,
+            batch_size=size,
+            accumulation=accumulation,
+            steps=1,
+            max_grad_norm=1e9,
+            optimiser="sgd",
+            learning_rate=1e-9,
+        )
+        with trainable(hf, spec) as module:
+            if method == "lora":  # B starts at zero, and A would have no gradient
+                generator = torch.Generator().manual_seed(0)
+                for name, weight in module.named_parameters():
+                    if "lora_" in name:
+                        weight.data = torch.randn(weight.shape, generator=generator) * 0.1
+            expected = independent_loss(module, encoded)
+            names = {n: p for n, p in module.named_parameters() if p.requires_grad}
+            wanted = dict(
+                zip(names, torch.autograd.grad(expected, list(names.values())), strict=True)
+            )
+            trainer = build_trainer(module, encoded, spec, tmp_path, True, [watch])
+            trainer.train()
+            loss = trainer.state.log_history[0]["loss"]
+        assert loss == pytest.approx(expected.item(), abs=1e-5)
+        for name, gradient in wanted.items():
+            assert torch.allclose(watch.found[name], gradient, atol=1e-5), name
+        seen.append(watch.found)
+    for name, gradient in seen[0].items():
+        assert torch.allclose(gradient, seen[1][name], atol=1e-5)
+        assert gradient.abs().max() > 1e-4
+
+
+def test_padding_carries_no_loss_and_no_attention():
+    encoded, _ = encode_rows(tiny_tokenizer("llama"), ROWS[:3], 200)
+    batch = collate(encoded)
+    width = max(len(one.ids) for one in encoded)
+    for at, one in enumerate(encoded):
+        pad = width - len(one.ids)
+        assert batch["input_ids"][at].tolist() == [*one.ids, *[0] * pad]
+        assert batch["labels"][at].tolist() == [*one.labels, *[IGNORED] * pad]
+        assert batch["attention_mask"][at].tolist() == [1] * len(one.ids) + [0] * pad
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's load
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
+def test_an_adapter_learns_and_off_it_is_exactly_the_base(tmp_path, family):
+    hf = tiny_hf(family)
+    before = {name: value.clone() for name, value in hf.state_dict().items()}
+    card = run(tmp_path / "organism", family=family, hf=hf)
+    assert card.loss_curve[-1] < card.loss_curve[0] - 0.5
+    after = hf.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    base = hf(ids).logits
+    model = attach(wrap(hf, tiny_tokenizer(family)), "organism", tmp_path / "organism")
+    with torch.no_grad(), model.using("organism"):
+        assert (model.hf(ids).logits - base).abs().max() > 1e-2
+    with torch.no_grad(), model.using(None):
+        assert torch.equal(model.hf(ids).logits, base)
+
+
+def test_the_card_says_what_was_done(tmp_path):
+    card = run(tmp_path / "organism")
+    assert json.loads((tmp_path / "organism" / "card.json").read_text())["base"] == card.base
+    assert (card.rows, card.truncated, card.steps, card.effective_batch) == (16, 0, 4, 4)
+    assert card.learned_tokens < card.tokens
+    assert len(card.loss_curve) == 4
+    assert card.final_loss == card.loss_curve[-1]
+    assert card.trained_parameters == sum(
+        value.numel()
+        for value in load_file(tmp_path / "organism" / "adapter_model.safetensors").values()
+    )
+    assert {"torch", "transformers", "peft"} <= card.versions.keys()
+    assert str(tmp_path) not in json.dumps(card.model_dump(mode="json"))
+    assert sorted(contents(tmp_path / "organism")) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "card.json",
+    ]
+
+
+def test_equal_runs_give_equal_bytes_and_other_seeds_do_not(tmp_path):
+    hf = tiny_hf("llama")
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    run(tmp_path / "a" / "organism", hf=hf)
+    assert torch.equal(torch.random.get_rng_state(), before), "training moved the generator"
+    torch.manual_seed(2)
+    run(tmp_path / "b" / "organism", hf=hf)
+    assert contents(tmp_path / "a" / "organism") == contents(tmp_path / "b" / "organism")
+    run(tmp_path / "c" / "organism", changed(FAST, seed=1))
+    weights = "adapter_model.safetensors"
+    assert (
+        contents(tmp_path / "a" / "organism")[weights]
+        != contents(tmp_path / "c" / "organism")[weights]
+    )
+
+
+class KilledError(Exception):
+    pass
+
+
+class KillAt(TrainerCallback):
+    """Ends the run before a step, as a machine that dies does; counts the steps it sees."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.seen = step, 0
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise KilledError
+        self.seen += 1
+
+
+@pytest.mark.parametrize(("method", "dropout"), [("lora", 0.2), ("full", 0.0)])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, method, dropout):
+    spec = changed(FAST, method=method, dropout=dropout, steps=6, schedule="cosine", save_steps=1)
+    run(tmp_path / "whole" / "organism", spec)
+    out, again = tmp_path / "killed" / "organism", KillAt(-1)
+    with pytest.raises(KilledError):
+        run(out, spec, callbacks=[KillAt(3)])
+    assert not out.exists()
+    # The newest checkpoint is torn, too: the one before it serves.
+    (torn,) = out.parent.glob(".organism.partial-*/checkpoint-3")
+    (torn / "trainer_state.json").write_text('{"epoch": ')
+    run(out, spec, callbacks=[again])
+    assert again.seen == 4
+    assert contents(out) == contents(tmp_path / "whole" / "organism")
+    assert [path.name for path in out.parent.iterdir()] == ["organism"]
+
+
+def test_a_run_killed_after_its_last_step_is_only_finished(tmp_path, monkeypatch):
+    run(tmp_path / "whole" / "organism")
+    out, again = tmp_path / "killed" / "organism", KillAt(-1)
+    with monkeypatch.context() as patch:
+        patch.setattr("em_interp.training.run.save", lambda *_: (_ for _ in ()).throw(KilledError))
+        with pytest.raises(KilledError):
+            run(out)
+    run(out, callbacks=[again])
+    assert again.seen == 0
+    assert contents(out) == contents(tmp_path / "whole" / "organism")
+
+
+def test_a_finished_run_is_returned_and_a_foreign_folder_is_left_alone(tmp_path):
+    out, idle = tmp_path / "organism", KillAt(-1)
+    card = run(out)
+    assert run(out, callbacks=[idle]) == card
+    assert idle.seen == 0
+    before = contents(out)
+    with pytest.raises(InputError, match="holds another organism"):
+        run(out, changed(FAST, seed=9))
+    (out / "adapter_model.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match="weights are not those"):
+        run(out)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty"):
+        run(tmp_path / "full")
+    with pytest.raises(InputError, match="is a file"):
+        run(tmp_path / "full" / "notes.txt")
+    with pytest.raises(InputError, match="cannot be written"):
+        run(tmp_path / "full" / "notes.txt" / "organism")
+    assert before.keys() == contents(out).keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "organism"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("em_interp.training.run.save", full)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        run(tmp_path / "organism")
+    (hidden,) = tmp_path.iterdir()
+    assert sorted(path.name for path in hidden.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    monkeypatch.setattr("em_interp.training.run.build_trainer", full)
+    with pytest.raises(InputError, match=r"device\); the next try goes on from checkpoint-4"):
+        run(tmp_path / "organism")
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)$"):
+        run(tmp_path / "other")
+    assert list(tmp_path.iterdir()) == [hidden]
+
+
+def test_full_fine_tuning_writes_a_model_that_loads(tmp_path):
+    hf = tiny_hf("llama")
+    before = hf.state_dict()["model.layers.0.mlp.up_proj.weight"].clone()
+    card = run(tmp_path / "organism", changed(FAST, method="full", learning_rate=1e-3), hf=hf)
+    assert card.trained_parameters == sum(weight.numel() for weight in hf.parameters())
+    assert not torch.equal(before, hf.state_dict()["model.layers.0.mlp.up_proj.weight"])
+    again = type(hf).from_pretrained(tmp_path / "organism")
+    for name, value in hf.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert (tmp_path / "organism" / "tokenizer.json").is_file()
+
+
+def test_rank_one_on_one_layer_moves_that_module_only(tmp_path):
+    spec = changed(FAST, rank=1, alpha=16, targets=["down_proj"], layers=[0.5])
+    hf = tiny_hf("llama")
+    layer = round(0.5 * (LAYERS - 1))
+    assert adapted_modules(hf, spec) == [f"model.layers.{layer}.mlp.down_proj"]
+    run(tmp_path / "organism", spec, hf=hf)
+    weights = load_file(tmp_path / "organism" / "adapter_model.safetensors")
+    assert all(f"layers.{layer}.mlp.down_proj" in name for name in weights)
+    assert sorted(min(value.shape) for value in weights.values()) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"targets": ["down_prjo"]}, "unknown target 'down_prjo'.*did you mean 'down_proj'"),
+        ({"targets": ["q_proj", "c_attn"]}, "unknown target 'c_attn' in the blocks of llama"),
+        ({"layers": [3]}, "layer 3 is out of range: this model has layers 0 to 2"),
+        ({"warmup_steps": 4}, "warmup_steps 4 is as long as the run"),
+        ({"max_length": 9}, "rows are longer than max_length 9"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_training(tmp_path, changes, fault):
+    with pytest.raises(InputError, match=fault):
+        run(tmp_path / "organism", changed(FAST, **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapted_model_is_not_a_base(tmp_path):
+    hf = tiny_hf("llama")
+    with trainable(hf, FAST) as module, pytest.raises(InputError, match="an adapter already"):
+        run(tmp_path / "organism", hf=module)
+    run(tmp_path / "organism", hf=hf)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    hf = tiny_hf("llama")
+    hf.lm_head.weight.data[3] = math.nan
+    with pytest.raises(InputError, match=r"step 1: the loss is nan; lower learning_rate"):
+        run(tmp_path / "organism", hf=hf)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_off_a_terminal_training_says_two_lines(tmp_path, capfd):
+    train(tiny_hf("llama"), tiny_tokenizer("llama"), ROWS, FAST, tmp_path / "organism")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [line.split(",")[0] for line in err.splitlines()] == [
+        "train organism: step 0 of 4",
+        "train organism: done",
+    ]
+
+
+def test_bfloat16_trains_float32_adapters(tmp_path):
+    hf = tiny_hf("llama").to(torch.bfloat16)
+    card = run(tmp_path / "organism", changed(FAST, dtype="bfloat16"), hf=hf)
+    assert card.loss_curve[-1] < card.loss_curve[0]
+    weights = load_file(tmp_path / "organism" / "adapter_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float32}
