@@ -6,8 +6,7 @@ Knows generation, judging and rates. Knows nothing of where a direction came fro
 from collections.abc import Iterator, Sequence
 
 from em_interp.conditions import Condition, Context, Question
-from em_interp.containment.figures import Counts, contrast, rate_or_none
-from em_interp.containment.joining import Answer, join
+from em_interp.containment import Answer, Counts, contrast, join, rate_or_none
 from em_interp.edits import Intervention
 from em_interp.generation import Generated, Manipulation, Sampling, generate
 from em_interp.judges import Item, Judge, Rubric, Verdict

@@ -1,0 +1,84 @@
+"""The command line: one frozen spec per command, its flags derived from the spec's fields.
+
+A wrong flag or value is one line on stderr and exit code 2; what a command raises as an
+`EmInterpError` is one line and that error's exit code. Anything else keeps its traceback.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import ValidationError as ArgumentError
+from pydantic import BeforeValidator, ValidationError
+
+from em_interp.errors import EmInterpError
+from em_interp.records import Spec, one_line
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def split_commas(value: Any) -> Any:
+    """"1,2" and repeated flags both give a list."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        return [p.strip() for v in value for p in (v.split(",") if isinstance(v, str) else [v])]
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(split_commas)]
+
+
+def command(
+    verb: str, kind: type[SpecT], run: Callable[[SpecT], int], about: str, example: str
+) -> Callable[[Sequence[str] | None], int]:
+    """A `main(argv)` for `python -m em_interp.<verb>`: parses, validates, runs, returns the code."""
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        app = App(
+            name=f"python -m em_interp.{verb}",
+            help=f"{about}\n\nExample:\n\n    python -m em_interp.{verb} {example}".rstrip(),
+            help_format="plaintext",
+            version_flags=[],
+            result_action="return_value",
+            default_parameter=Parameter(negative=()),
+        )
+
+        @app.default
+        def parsed(*, spec: Annotated[kind, Parameter(name="*")] = None) -> int:  # type: ignore[valid-type]
+            return run(spec if spec is not None else kind())
+
+        try:
+            tokens = sys.argv[1:] if argv is None else list(argv)
+            return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+        except EmInterpError as fault:
+            return _fail(str(fault), fault.exit_code)
+        except ArgumentError as fault:
+            cause = fault.__cause__
+            if isinstance(cause, ValidationError):
+                return _fail(_flag(cause), 2)
+            return _fail(_single(str(fault)), 2)
+        except CycloptsError as fault:
+            return _fail(_single(str(fault)), 2)
+        except KeyboardInterrupt:
+            return _fail("interrupted; finished stages are kept, run the same command again", 130)
+
+    return main
+
+
+def _flag(fault: ValidationError) -> str:
+    """A spec's fault in the words of the command line: --max-length, not max_length."""
+    field = str(fault.errors()[0]["loc"][0]) if fault.errors()[0]["loc"] else ""
+    line = one_line(fault, "--" + field.replace("_", "-") if field else "arguments")
+    return line.replace(f"field '{field}': ", "").replace(f"field {field!r}: ", "")
+
+
+def _single(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _fail(line: str, code: int) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""Reports: tables for the terminal, figures and one self-contained page, from records alone."""
