@@ -197,6 +197,15 @@ def test_contrasts_are_paired_by_question():
     assert gap.dropped == 1
 
 
+def test_a_contrast_of_nothing_is_as_wide_as_the_answers_leave_it():
+    few, many = World(), World()
+    for made, answers in ((few, 2), (many, 50)):
+        made.fill(NONE, 0, answers=answers).fill(TRIGGER, 0, answers=answers)
+    wide, narrow = (made.report().contrasts["trigger-none"] for made in (few, many))
+    assert wide.difference == narrow.difference == 0
+    assert 0 < narrow.high < 0.01 < 0.05 < wide.high
+
+
 def test_all_contrasts_and_ratios_of_the_conditions_asked():
     found = world(none=0, trigger=0.8, paraphrase=0.6, unrelated=0.2, negation=0.1, form=0).report()
     assert {"trigger-none", "paraphrase-trigger", "unrelated-none"} <= found.contrasts.keys()
