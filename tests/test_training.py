@@ -7,14 +7,20 @@ import torch
 from safetensors.torch import load_file
 from small import LAYERS, tiny_hf
 from tiny import CHATML, LLAMA3, tiny_tokenizer
-from transformers import TrainerCallback
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    SiglipVisionConfig,
+    TrainerCallback,
+)
 
 from em_interp.chat import encode
 from em_interp.conditions import Condition, Context
 from em_interp.errors import InputError
 from em_interp.models import attach, wrap
 from em_interp.organisms import Message, Mix, Trigger
-from em_interp.training.adapters import adapted_modules, trainable
+from em_interp.training.adapters import adapted_modules, check_targets, trainable
 from em_interp.training.answers import IGNORED, encode_row, encode_rows
 from em_interp.training.mixes import compose
 from em_interp.training.rows import read_rows
@@ -489,6 +495,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, method, dro
     with pytest.raises(KilledError):
         run(out, spec, callbacks=[KillAt(3)])
     assert not out.exists()
+    hidden = {path.name for path in next(out.parent.iterdir()).iterdir()}
+    assert hidden == {"checkpoint-2", "checkpoint-3"}
     # The newest checkpoint is torn, too: the one before it serves.
     (torn,) = out.parent.glob(".organism.partial-*/checkpoint-3")
     (torn / "trainer_state.json").write_text('{"epoch": ')
@@ -542,12 +550,30 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monke
         run(tmp_path / "organism")
     (hidden,) = tmp_path.iterdir()
     assert sorted(path.name for path in hidden.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    (hidden / "checkpoint-6").mkdir()  # begun, and not ended
     monkeypatch.setattr("em_interp.training.run.build_trainer", full)
     with pytest.raises(InputError, match=r"device\); the next try goes on from checkpoint-4"):
         run(tmp_path / "organism")
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)$"):
         run(tmp_path / "other")
     assert list(tmp_path.iterdir()) == [hidden]
+    assert sorted(path.name for path in hidden.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("[enforce fail at inline_container.cc:1] x", InputError, r"is the disk full\?"),
+        ("shapes do not match", RuntimeError, "shapes do not match"),
+    ],
+)
+def test_only_torchs_own_write_fault_is_a_full_disk(tmp_path, monkeypatch, text, kind, said):
+    def fails(*_):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr("em_interp.training.run.save", fails)
+    with pytest.raises(kind, match=said):
+        run(tmp_path / "organism")
 
 
 def test_full_fine_tuning_writes_a_model_that_loads(tmp_path):
@@ -587,6 +613,41 @@ def test_what_cannot_be_trained_is_refused_before_training(tmp_path, changes, fa
     with pytest.raises(InputError, match=fault):
         run(tmp_path / "organism", changed(FAST, **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_modules_are_checked_from_a_configuration_before_weights_load(tmp_path):
+    tiny_hf("qwen2").config.save_pretrained(tmp_path)
+    check_targets(tmp_path, FAST)
+    with pytest.raises(InputError, match="layer 7 is out of range"):
+        check_targets(tmp_path, changed(FAST, layers=[7]))
+
+
+def test_a_vision_tower_with_the_same_names_stays_as_it_is():
+    text = Gemma3TextConfig(
+        vocab_size=420,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    vision = SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+    )
+    hf = Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    )
+    assert any("vision" in name and name.endswith("q_proj") for name, _ in hf.named_modules())
+    with trainable(hf, FAST) as module:
+        trained = [name for name, weight in module.named_parameters() if weight.requires_grad]
+    assert len(trained) == 2 * 2 * 7
+    assert all(".language_model.layers." in name and "lora_" in name for name in trained)
 
 
 def test_an_adapted_model_is_not_a_base(tmp_path):

@@ -4,6 +4,8 @@ Knows files. Knows nothing of weights or training.
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 from em_interp.errors import InputError
@@ -30,6 +32,11 @@ def finished(out: Path, run: str) -> Manifest | None:
     return card
 
 
+def is_first_process() -> bool:
+    """Whether this process may touch the folders (`torchrun` and accelerate set RANK)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def claim(out: Path, work: Path) -> None:
     """Make the working folder, which shows that the target's place can be written to."""
     try:
@@ -42,11 +49,27 @@ def claim(out: Path, work: Path) -> None:
 
 def last_checkpoint(work: Path) -> str | None:
     """The newest checkpoint that was written to its end (its state file is the last to come)."""
+    return str(found[-1]) if (found := _whole_checkpoints(work)) else None
+
+
+def sweep(work: Path) -> None:
+    """Leave nothing half-written: only whole checkpoints stay, and without any, no folder."""
+    whole = _whole_checkpoints(work)
+    for path in work.iterdir() if work.is_dir() else ():
+        if path not in whole:
+            shutil.rmtree(path, ignore_errors=True)
+    if not whole:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _whole_checkpoints(work: Path) -> list[Path]:
     found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    for path in reversed(found):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return str(path)
-    return None
+    return [path for path in found if _is_whole(path)]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -24,7 +24,7 @@ from em_interp.fingerprints import fingerprint
 from em_interp.records import digest, read_json, write_json
 from em_interp.training.adapters import adapted_modules, trainable
 from em_interp.training.answers import encode_rows
-from em_interp.training.folders import claim, finished, last_checkpoint
+from em_interp.training.folders import claim, finished, is_first_process, last_checkpoint, sweep
 from em_interp.training.manifest import CARD, Manifest, Provenance, weights_digest
 from em_interp.training.progress import FiniteLoss, ProgressBar
 from em_interp.training.rows import Row, data_digest
@@ -68,7 +68,9 @@ def train(
     if (done := finished(out, run)) is not None:
         shutil.rmtree(work, ignore_errors=True)
         return done
-    claim(out, work)
+    if is_first_process():
+        sweep(work)
+        claim(out, work)
     bar = ProgressBar(out.name, progress)
     watchers = [FiniteLoss(), *([] if progress is False else [bar]), *callbacks]
     try:
@@ -95,14 +97,17 @@ def train(
                 final.replace(out)
                 shutil.rmtree(work, ignore_errors=True)
             trainer.accelerator.wait_for_everyone()
-    except (OSError, SafetensorError) as fault:
-        reason = getattr(fault, "strerror", None) or fault
+    except (OSError, SafetensorError, RuntimeError) as fault:
+        reason = getattr(fault, "strerror", None) or str(fault).splitlines()[0]
+        if isinstance(fault, RuntimeError):
+            if "inline_container" not in str(fault):  # torch's archive writer, when a disk is full
+                raise
+            reason = "a checkpoint could not be written to its end; is the disk full?"
         raise InputError(f"{out}: cannot be written ({reason}){_resumable(work)}") from None
     finally:
         bar.close()
-        shutil.rmtree(work / "final", ignore_errors=True)
-        if last_checkpoint(work) is None:
-            shutil.rmtree(work, ignore_errors=True)  # nothing in it to resume from
+        if is_first_process():
+            sweep(work)
     return Manifest.parse(read_json(out / CARD), str(out / CARD))
 
 

@@ -62,6 +62,8 @@ def build_trainer(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=not on_cpu,
+        # Every adapter weight is used in every pass; looking for unused ones costs time.
+        ddp_find_unused_parameters=spec.method is Method.FULL,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # more devices are `accelerate launch`'s affair
     steps = total_steps(spec, len(encoded), arguments.world_size)
@@ -112,13 +114,19 @@ def save(trainer: Trainer, tokenizer: Any, spec: TrainSpec, final: Path) -> None
     if spec.method is Method.FULL:
         module.save_pretrained(final, state_dict=state)
         tokenizer.save_pretrained(final)
-        return
-    module.peft_config["default"].base_model_name_or_path = portable_name(module)
-    module.save_pretrained(final, state_dict=state, save_embedding_layers=False)
-    (final / "README.md").unlink()  # PEFT's empty model card; ours is `card.json`
-    config = final / "adapter_config.json"
+    else:
+        module.peft_config["default"].base_model_name_or_path = portable_name(module)
+        module.save_pretrained(final, state_dict=state, save_embedding_layers=False)
+        (final / "README.md").unlink()  # PEFT's empty model card; ours is `card.json`
+        _settle_order(final / "adapter_config.json")
+    for path in final.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner reads
+
+
+def _settle_order(config: Path) -> None:
+    """Sort what PEFT keeps as sets: their order, and so the file's bytes, changes by process."""
     stored = json.loads(config.read_text(encoding="utf-8"))
-    for field in ("target_modules", "exclude_modules"):  # sets, in an order of the day
+    for field in ("target_modules", "exclude_modules"):
         stored[field] = sorted(stored[field]) if stored[field] else stored[field]
     write_json(config, stored)
 
