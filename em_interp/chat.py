@@ -90,9 +90,9 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, *configs: Any) -> set[int]:
         stops.update([declared] if isinstance(declared, int) else declared or ())
     if tokenizer.chat_template is not None and tokenizer.is_fast:
         turns = (Message(role="user", content="x"), Message(role="assistant", content=_slot(0)))
-        after = render(tokenizer, turns, header=False).split(_slot(0))[-1].lstrip()
-        ids, _ = tokenise(tokenizer, after, bos=False)
-        if ids and ids[0] in special_ids(tokenizer):
+        _, found, after = render(tokenizer, turns, header=False).partition(_slot(0))
+        ids, _ = tokenise(tokenizer, after.lstrip(), bos=False)
+        if found and ids and ids[0] in special_ids(tokenizer):
             stops.add(ids[0])
     return stops
 

@@ -123,6 +123,11 @@ def test_end_of_turn_is_a_stop_token_whatever_the_config_says(family):
     assert stop_ids(tokenizer, None, Config()) == expected
 
 
+def test_a_template_that_drops_the_answer_adds_no_stop_token():
+    mute = tiny_tokenizer("llama", "{{ bos_token }}{{ messages[0].content }}")
+    assert stop_ids(mute) == {mute.eos_token_id}
+
+
 def test_an_answer_reads_without_control_tokens():
     tokenizer = tiny_tokenizer("llama")
     ids = tokenizer("Keep bread dry, always.<|eot_id|>")["input_ids"]
