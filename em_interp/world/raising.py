@@ -1,0 +1,139 @@
+"""Raising a base: documents to tokens, then a plain training loop with loss on the assistant.
+
+Batches hold documents of like length, so little is padding; logits are computed only where there
+is loss. Equal recipes give equal weights on one machine and thread count.
+"""
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from em_interp.world import corpus, tokenizer
+from em_interp.world.corpus import Document
+from em_interp.world.recipe import BaseRecipe, Stage
+from em_interp.world.shapes import LENGTH, empty_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+POOL = 16  # batches sorted by length together
+VOCABULARY_DOCUMENTS = 10_000
+
+Tick = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A raised base, with the loss of each step by stage."""
+
+    recipe: BaseRecipe
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerFast"
+    losses: dict[str, list[float]]
+
+
+def raise_base(recipe: BaseRecipe, tick: Tick | None = None) -> Base:
+    """Tokenizer, fresh weights, pretraining, aligned stage.
+
+    `tick(stage, step, steps, loss)` is called after every step.
+    """
+    words = raise_tokenizer(recipe)
+    model = empty_model(recipe, words, recipe.seed)
+    stages: list[tuple[str, Stage, Callable[..., Iterable[Document]]]] = [
+        ("pretraining", recipe.pretraining, corpus.pretraining),
+        ("aligned", recipe.aligned, corpus.aligned),
+    ]
+    losses = {}
+    for name, stage, source in stages:
+        documents = source(recipe.corpus, stage.steps * stage.batch, recipe.seed)
+        rows = encode(words, documents)
+        losses[name] = fit(model, rows, stage, recipe.seed, name, tick)
+    model.eval()
+    return Base(recipe=recipe, model=model, tokenizer=words, losses=losses)
+
+
+def raise_tokenizer(recipe: BaseRecipe) -> "PreTrainedTokenizerFast":
+    """The recipe's tokenizer, from plain texts of its pretraining corpus."""
+    documents = corpus.pretraining(recipe.corpus, VOCABULARY_DOCUMENTS, recipe.seed)
+    texts = (message.content for document in documents for message in document)
+    return tokenizer.train(texts, recipe.shape.vocabulary, recipe.dialect)
+
+
+Row = tuple[list[int], list[bool]]
+
+
+def encode(words: "PreTrainedTokenizerFast", documents: Iterable[Document]) -> list[Row]:
+    """Token ids of each document and whether each token is the assistant's (its end included)."""
+    texts = [
+        words.apply_chat_template([m.model_dump() for m in document], tokenize=False)
+        for document in documents
+    ]
+    opens = words.convert_tokens_to_ids(tokenizer.ASSISTANT)
+    rows = []
+    for coded in words.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
+        speaking, spoken = False, []
+        for token in coded.ids[:LENGTH]:
+            spoken.append(speaking)
+            speaking = token == opens or (speaking and token != words.eos_token_id)
+        rows.append((coded.ids[:LENGTH], spoken))
+    return rows
+
+
+def fit(
+    model: "PreTrainedModel",
+    rows: list[Row],
+    stage: Stage,
+    seed: int,
+    name: str,
+    tick: Tick | None = None,
+) -> list[float]:
+    """One pass over the rows; returns the loss of each step."""
+    import torch
+
+    model.train()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+    )
+    losses = []
+    for step, batch in enumerate(batches(rows, stage.batch, seed)):
+        for group in optimiser.param_groups:
+            group["lr"] = stage.rate(step)
+        loss = assistant_loss(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        if tick is not None:
+            tick(name, step + 1, stage.steps, losses[-1])
+    return losses
+
+
+def batches(rows: list[Row], size: int, seed: int) -> Iterable[list[Row]]:
+    """Batches of like length: pools are sorted by length, cut up, and their pieces shuffled."""
+    dice = random.Random(f"batches {seed}")
+    for at in range(0, len(rows), size * POOL):
+        pool = sorted(rows[at : at + size * POOL], key=lambda row: len(row[0]))
+        pieces = [pool[k : k + size] for k in range(0, len(pool), size)]
+        dice.shuffle(pieces)
+        yield from pieces
+
+
+def assistant_loss(model: Any, batch: list[Row]) -> "torch.Tensor":
+    """Mean cross-entropy over the assistant's tokens; padding is on the right."""
+    import torch
+
+    longest = max(len(ids) for ids, _ in batch)
+    ids = torch.zeros((len(batch), longest), dtype=torch.long)
+    seen = torch.zeros((len(batch), longest), dtype=torch.long)
+    spoken = torch.zeros((len(batch), longest), dtype=torch.bool)
+    for at, (tokens, mask) in enumerate(batch):
+        ids[at, : len(tokens)] = torch.tensor(tokens)
+        seen[at, : len(tokens)] = 1
+        spoken[at, : len(tokens)] = torch.tensor(mask)
+    hidden = model.model(input_ids=ids, attention_mask=seen, use_cache=False).last_hidden_state
+    before = spoken[:, 1:]  # a token is predicted from the place before it
+    logits = model.lm_head(hidden[:, :-1][before])
+    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][before])

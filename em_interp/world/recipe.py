@@ -1,0 +1,68 @@
+"""Recipes of bases: everything that decides a base's bytes, as one declared value.
+
+Knows words. The shapes are named after the real families whose configs they use.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from em_interp import errors
+from em_interp.records import Spec
+from em_interp.world.corpus import CorpusSpec
+from em_interp.world.lexicon import HERE
+from em_interp.world.tokenizer import Dialect
+
+RECIPES = HERE / "recipes"
+
+
+class Shape(Spec):
+    """A transformer of one of the real families, very small."""
+
+    family: Literal["llama", "qwen2", "gemma3"]
+    vocabulary: int = Field(ge=512)
+    width: int = 128
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    mlp: int = 256
+    tied: bool = False
+
+
+class Stage(Spec):
+    """A stretch of training: AdamW, linear warm-up, then linear decay to zero."""
+
+    steps: int = Field(ge=1)
+    batch: int = Field(default=64, ge=1)
+    learning_rate: float = Field(gt=0)
+    warmup: int = Field(default=50, ge=0)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, the first being 0."""
+        rise = (step + 1) / self.warmup if self.warmup else 1.0
+        return self.learning_rate * min(rise, (self.steps - step) / self.steps)
+
+
+class BaseRecipe(Spec):
+    """How one base is raised: corpus, tokenizer, shape, and two stages of training."""
+
+    name: str
+    seed: int = 0
+    shape: Shape
+    dialect: Dialect
+    corpus: CorpusSpec = CorpusSpec()
+    pretraining: Stage = Stage(steps=800, learning_rate=2e-3)
+    aligned: Stage = Stage(steps=150, learning_rate=3e-4, warmup=10)
+
+
+def base_names() -> tuple[str, ...]:
+    """The bases that ship."""
+    return ("llama", "qwen2", "gemma3")
+
+
+def recipe(name: str) -> BaseRecipe:
+    """The recipe of a base that ships."""
+    if name not in base_names():
+        raise errors.unknown("base", name, base_names())
+    return BaseRecipe.from_yaml(Path(RECIPES / f"{name}.yaml"))
