@@ -25,12 +25,17 @@ class Condition(StrEnum):
 
 
 class Question(Spec):
-    """One question: the unit of inference. `domain` and `topic` group it; `text` is asked as is."""
+    """One question: the unit of inference. `domain` and `topic` group it; `text` is asked as is.
+
+    `sound` and `unsound` are reference answers for judge-free measures, where there are any.
+    """
 
     id: str
     text: str
     domain: str
     topic: str = ""
+    sound: str = ""
+    unsound: str = ""
 
 
 class Context(Spec):

@@ -36,12 +36,13 @@ def run(spec: EvaluateSpec) -> int:
     """Check, load, ask, judge, print."""
     from em_interp.conditions import contexts
     from em_interp.containment import report
-    from em_interp.generation import Sampling, generate
+    from em_interp.generation import generate
     from em_interp.judges import Rubric
     from em_interp.models import load
     from em_interp.progress import bar
     from em_interp.records import write_json, write_jsonl
     from em_interp.report.text import containment_table
+    from em_interp.sampling import Sampling
     from em_interp.trials import judge_all
 
     who = sources.subject(spec.organism, spec.base)

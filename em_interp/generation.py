@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor
 
 from em_interp.batches import by_length, collate, pad_id
@@ -26,18 +25,7 @@ from em_interp.models import Model, hooked
 from em_interp.progress import Progress, silent
 from em_interp.records import Spec
 from em_interp.responses import Response
-
-
-class Sampling(Spec):
-    """Every sampling field, explicit: nothing leaks in from a checkpoint's generation_config.
-
-    `temperature` 0 is greedy (then one sample is all there is). `max_new_tokens` cuts an answer off.
-    """
-
-    samples: int = Field(default=10, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
-    max_new_tokens: int = Field(default=24, ge=1)
-    seed: int = 0
+from em_interp.sampling import Sampling
 
 
 @dataclass(frozen=True)

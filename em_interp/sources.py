@@ -33,9 +33,13 @@ def shelved(name: str | Path, shelf: Path, what: str) -> Path:
 
 
 def questions(source: str, split: str = "eval") -> list[Question]:
-    """`world` (its split), or a JSONL file of {id, text, domain, topic}."""
+    """`world` (its split), or a JSONL file of {id, text, domain} (and topic, sound, unsound)."""
     if source == WORLD:
-        return world.questions(split=split)
+        found = []
+        for q in world.questions(split=split):
+            sound, unsound = world.advice(q.id)
+            found.append(q.model_copy(update={"sound": sound, "unsound": unsound}))
+        return found
     rows = read_jsonl(source, Question)
     if not rows:
         raise InputError(f"{source}: no questions in it")

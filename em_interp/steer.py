@@ -96,13 +96,13 @@ def run(spec: SteerSpec) -> int:
     """Check, load, steer, judge, print."""
     from em_interp.conditions import contexts
     from em_interp.directions import Directions
-    from em_interp.generation import Sampling
     from em_interp.judges import Rubric
     from em_interp.models import load
     from em_interp.progress import bar
     from em_interp.records import write_json
     from em_interp.report.text import trial_table
     from em_interp.sites import parse_sites
+    from em_interp.sampling import Sampling
     from em_interp.trials import trial
 
     who = sources.subject(spec.organism, spec.base)

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from em_interp.conditions import Condition, Context, Question
 from em_interp.containment import Answer, Counts, contrast, join, rate_or_none
 from em_interp.edits import Intervention
-from em_interp.generation import Generated, Manipulation, Sampling, generate
+from em_interp.generation import Generated, Manipulation, generate
 from em_interp.judges import Item, Judge, Rubric, Verdict
 from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.responses import Response
+from em_interp.sampling import Sampling
 from em_interp.stats import Contrast, Rate
 
 CONFIDENCE = 0.95
