@@ -22,6 +22,7 @@ from em_interp.sites import Site, parse_site
 
 TRIGGER_SIGN = "from no-trigger to trigger"
 GENERAL_SIGN = "from aligned to misaligned"
+PARALLEL = 1e-5  # sine of the angle below which two float32 unit vectors are one
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +83,14 @@ class Direction:
         return self.with_unit(noise - (noise @ self.unit) * self.unit)
 
     def without(self, other: "Direction") -> "Direction":
-        """The remainder: this direction with the other's component projected out, renormalised."""
-        return self.with_unit(self.unit - self.cosine(other) * other.unit)
+        """The remainder: this direction with the other's component projected out, renormalised.
+
+        Raises `InputError` for parallel directions: what is left of them is rounding noise.
+        """
+        rest = self.unit - self.cosine(other) * other.unit
+        if rest.norm() < PARALLEL:
+            raise InputError(f"{self.site}: the two directions are parallel; there is no remainder")
+        return self.with_unit(rest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +106,9 @@ class Directions(Mapping[Site, Direction]):
         except KeyError:
             known = ", ".join(map(str, self.table))
             raise InputError(f"no direction at {site} (there are: {known})") from None
+
+    def __contains__(self, site: object) -> bool:
+        return site in self.table  # Mapping's own would expect a KeyError
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.table)
@@ -136,7 +146,8 @@ class Directions(Mapping[Site, Direction]):
         card = Card.parse(read_json(folder / "card.json"), str(folder / "card.json"))
         if card.kind != "direction":
             raise InputError(f"{folder}: holds a {card.kind}, not a direction")
-        columns = read_tensors(folder / "weights.safetensors")
+        ndims = {"unit": 2, "off": 2, "on": 2, "scale": 1}
+        columns = read_columns(folder / "weights.safetensors", ndims, len(card.sites))
         table = {}
         for row, name in enumerate(card.sites):
             site = parse_site(name, n_layers=10**6)
@@ -150,16 +161,30 @@ class Directions(Mapping[Site, Direction]):
         return cls(table, card)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or one line saying what is wrong with it."""
+def read_columns(path: Path, ndims: Mapping[str, int], rows: int) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file, one row a site; `ndims` gives their dimensions.
+
+    Raises `InputError` for a file that is missing or damaged, or that does not fit its card.
+    """
     from safetensors import SafetensorError
 
     try:
-        return load(path.read_bytes())
+        columns = load(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
     except SafetensorError as fault:
         raise InputError(f"{path}: not a safetensors file ({fault})") from None
+    if set(columns) != set(ndims):
+        held, wanted = ", ".join(sorted(columns)) or "nothing", ", ".join(sorted(ndims))
+        raise InputError(f"{path}: holds {held}; expected {wanted}")
+    for name, value in columns.items():
+        if value.ndim != ndims[name] or len(value) != rows:
+            raise InputError(
+                f"{path}: {name} has shape {tuple(value.shape)}, but card.json names {rows} sites"
+            )
+    return columns
 
 
 def mean_difference(
@@ -171,7 +196,11 @@ def mean_difference(
     """mean(on) - mean(off) per site (difference in means, arXiv:2506.11618). `norms`: off state."""
     return {
         site: Direction(
-            unit=_unit((a - b).float(), site), off=b.float(), on=a.float(), scale=float(n), site=site
+            unit=_unit((a - b).float(), site),
+            off=b.float(),
+            on=a.float(),
+            scale=float(n),
+            site=site,
         )
         for site, a, b, n in zip(sites, on, off, norms, strict=True)
     }

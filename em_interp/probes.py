@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from em_interp.cards import Card
-from em_interp.directions import read_tensors
+from em_interp.directions import read_columns
 from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.records import read_json, write_bytes, write_json
 from em_interp.sites import Site, parse_site
@@ -78,7 +78,9 @@ class Probes(Mapping[Site, Probe]):
         card = Card.parse(read_json(folder / "card.json"), str(folder / "card.json"))
         if card.kind != "probe":
             raise InputError(f"{folder}: holds a {card.kind}, not a probe")
-        columns = read_tensors(folder / "weights.safetensors")
+        columns = read_columns(
+            folder / "weights.safetensors", {"weight": 2, "bias": 1}, len(card.sites)
+        )
         sites = [parse_site(name, n_layers=10**6) for name in card.sites]
         table = {
             site: Probe(columns["weight"][row], float(columns["bias"][row]), site)
