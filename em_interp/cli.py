@@ -32,9 +32,17 @@ Numbers = Annotated[tuple[float, ...], BeforeValidator(split_commas)]
 
 
 def command(
-    verb: str, kind: type[SpecT], run: Callable[[SpecT], int], about: str, example: str
-) -> Callable[[Sequence[str] | None], int]:
-    """A `main(argv)` for `python -m em_interp.<verb>`: parses, validates, runs, returns the code."""
+    verb: str,
+    kind: type[SpecT],
+    run: Callable[[SpecT], int],
+    about: str,
+    example: str,
+    positional: str | None = None,
+) -> Callable[..., int]:
+    """A `main(argv)` for `python -m em_interp.<verb>`: parses, validates, runs, returns the code.
+
+    `positional` names the field that a first argument without dashes fills.
+    """
 
     def main(argv: Sequence[str] | None = None) -> int:
         app = App(
@@ -52,6 +60,8 @@ def command(
 
         try:
             tokens = sys.argv[1:] if argv is None else list(argv)
+            if positional and tokens and not tokens[0].startswith("-"):
+                tokens.insert(0, f"--{positional}")
             return int(app(tokens, exit_on_error=False, print_error=False) or 0)
         except EmInterpError as fault:
             return _fail(str(fault), fault.exit_code)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from em_interp.records import file_digest
+from em_interp.records import digest, file_digest, read_json
 
 _SAMPLED = 64
 
@@ -32,5 +32,10 @@ def fingerprint(hf: Any) -> str:
 
 
 def adapter_digest(folder: Path) -> str:
-    """16 hex digits over an adapter's configuration and weights."""
-    return file_digest(folder / "adapter_config.json", folder / "adapter_model.safetensors")
+    """16 hex digits over an adapter's configuration and weights.
+
+    Lists in the configuration are sorted first: PEFT writes sets, whose order changes by process.
+    """
+    config = read_json(folder / "adapter_config.json")
+    plain = {k: sorted(v, key=str) if isinstance(v, list) else v for k, v in config.items()}
+    return digest([plain, file_digest(folder / "adapter_model.safetensors")])

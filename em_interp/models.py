@@ -6,6 +6,7 @@ they are absolute whatever the padding and whatever the KV cache already holds.
 Knows module trees. Knows nothing of directions, judges or statistics.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -210,12 +211,15 @@ def attach(model: Model, name: str, folder: Path) -> Model:
             f"modules_to_save={config.modules_to_save}: switching it off would not give the base back"  # type: ignore[attr-defined]
         )
     try:
-        if model.adapters:
-            model.hf.load_adapter(str(folder), adapter_name=name)
-            hf = model.hf
-        else:
-            hf = PeftModel.from_pretrained(model.hf, str(folder), adapter_name=name)
-    except ValueError as fault:
+        with warnings.catch_warnings():
+            # PEFT asks transformers 5 for an attribute that it is about to rename.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+            if model.adapters:
+                model.hf.load_adapter(str(folder), adapter_name=name)
+                hf = model.hf
+            else:
+                hf = PeftModel.from_pretrained(model.hf, str(folder), adapter_name=name)
+    except (ValueError, RuntimeError) as fault:
         raise InputError(f"adapter {folder}: {str(fault).splitlines()[0]}") from None
     stored = load_file(folder / "adapter_model.safetensors")
     landed = get_peft_model_state_dict(hf, adapter_name=name)

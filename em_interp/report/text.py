@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +11,10 @@ from em_interp.containment import Containment
 from em_interp.stats import Contrast, Rate
 from em_interp.trials import Row, Trial
 
-WIDTH = 110
+if TYPE_CHECKING:
+    from em_interp.study.results import Findings
+
+WIDTH = 140
 
 
 def percent(rate: Rate | None) -> str:
@@ -94,3 +98,28 @@ def _trial_row(found: Trial, row: Row, names: Mapping[str, str]) -> list[str]:
         f"{row.scored}/{row.scored + row.unscored}",
         moved,
     ]
+
+
+def headline(found: "Findings") -> str:
+    """A study in a dozen lines: contained or not, by how much, what pushing and removing does."""
+    lines = [found.answers["triggered"].containment.summary]
+    rows = [
+        [role.replace("_", " "), *(percent(one.em) for one in answers.containment.conditions.values())]
+        for role, answers in found.answers.items()
+    ]
+    names = [name.value for name in found.answers["triggered"].containment.conditions]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            table("EM rate [95 %] out of the fine-tuned domain", ["organism", *names], rows),
+            "",
+            trial_table(found.ablation, {}, "Removing the direction at every layer"),
+            "",
+            trial_table(
+                found.steering,
+                {},
+                f"Adding it without the trigger, layer(s) {', '.join(map(str, found.sweep.layers))}",
+            ),
+        ]
+    )

@@ -118,6 +118,12 @@ class Inputs:
         """The evaluation's questions outside the fine-tuned domain."""
         return tuple(q for q in self.asked if q.domain != self.domain)
 
+    @property
+    def tuning(self) -> tuple[Question, ...]:
+        """Development questions for choices, spread over the list so that each domain has a share."""
+        count = self.spec.steering.development
+        return self.develop[:: max(1, len(self.develop) // count)][:count]
+
     @cached_property
     def bank(self) -> list[Context]:
         """Every evaluation question under every condition."""

@@ -1,0 +1,77 @@
+"""The run folder: every stage is a file that appears whole, and is skipped when it stands.
+
+A killed run goes on with the first stage whose file is missing, and ends with the same bytes,
+since no file holds a time. Knows files and clocks. Knows nothing of models.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from em_interp.errors import InputError
+from em_interp.progress import Progress, bar, silent
+from em_interp.records import Record, read_json, write_json, write_text
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class RunFolder:
+    """One run's folder, and its progress over all stages.
+
+    `plan` gives each stage its work in answers or forward passes, so that the time left can be
+    told from the pace so far.
+    """
+
+    def __init__(self, path: Path, identity: str, plan: dict[str, int]) -> None:
+        """Claim `path` for the run `identity`. Raises `InputError` where another run lives there."""
+        self.path, self.plan = path, plan
+        self._left = dict(plan)
+        self._pace: tuple[int, float] = (0, 0.0)
+        held = path / "run.json"
+        if held.is_file():
+            if read_json(held).get("identity") != identity:
+                raise InputError(f"{path}: holds another study's run; give another --out, or remove it")
+        elif path.is_dir() and any(path.iterdir()):
+            raise InputError(f"{path}: is not empty and holds no run; give another --out")
+        else:
+            write_json(held, {"identity": identity})
+
+    def stage(
+        self, name: str, what: str, kind: type[RecordT], make: Callable[[Progress], RecordT]
+    ) -> RecordT:
+        """The record of a stage: read where its file stands, else made and written whole."""
+        file = self.path / f"{name}.json"
+        if file.is_file():
+            self._left.pop(name, None)
+            return kind.parse(read_json(file), str(file))
+        made = self.run(name, what, make)
+        write_json(file, made)
+        return made
+
+    def run(self, name: str, what: str, make: Callable[[Progress], RecordT]) -> RecordT:
+        """Run a stage's work under its progress line."""
+        work = self._left.get(name, 0)
+        number = list(self.plan).index(name) + 1
+        line = f"[{number}/{len(self.plan)}] {what}"
+        print(f"{line}{self._time_left()}", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        if work and sys.stderr.isatty():
+            with bar(line, work) as progress:
+                made = make(progress)
+        else:
+            made = make(silent)
+        self._pace = (self._pace[0] + work, self._pace[1] + time.monotonic() - start)
+        self._left.pop(name, None)
+        return made
+
+    def _time_left(self) -> str:
+        done, seconds = self._pace
+        left = sum(self._left.values())
+        return f" (about {left * seconds / done:.0f} s left)" if done else ""
+
+    def write(self, name: str, text: str) -> Path:
+        """A file of the run that is remade each time from the records (the report)."""
+        write_text(self.path / name, text)
+        return self.path / name

@@ -1,0 +1,133 @@
+"""What `results.json` holds: plain data from a study's records, the contract first.
+
+`containment` is the organism under study, out of the fine-tuned domain. Everything else repeats
+the figures of the report in machine-readable form, each with its interval and denominators.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from em_interp.cards import versions
+from em_interp.localisation import Axis, Patching
+from em_interp.probing import Probing
+from em_interp.stats import Rate
+from em_interp.study.spec import STUDIED, Inputs
+from em_interp.study.stages import Answers, Localised, Margins, Sweep
+from em_interp.training.manifest import Manifest
+from em_interp.trials import Row, Trial
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Every record of a finished study."""
+
+    inputs: Inputs
+    identity: str
+    base: str
+    manifests: dict[str, Manifest]
+    answers: dict[str, Answers]
+    margins: Margins
+    probing: Probing
+    sweep: Sweep
+    ablation: Trial
+    steering: Trial
+    localised: Localised
+
+
+def results(found: Findings) -> dict[str, Any]:
+    """Plain data for `results.json`. Equal runs give equal bytes: no time, no machine."""
+    spec = found.inputs.spec
+    return {
+        **found.answers[STUDIED].containment.results(),
+        "study": {"title": spec.title, "question": spec.question, "identity": found.identity},
+        "organisms": {
+            role: answers.containment.results()["containment"]
+            for role, answers in found.answers.items()
+        },
+        "log_odds": [one.model_dump(mode="json") for one in found.margins.cells],
+        "ablation": _trial(found.ablation),
+        "steering": {
+            "layers": list(found.sweep.layers),
+            "strength": found.sweep.strength,
+            "reached": found.sweep.reached,
+            **_trial(found.steering),
+        },
+        "sweep": _trial(found.sweep.trial),
+        "necessity": _trial(found.localised.necessity),
+        "sufficiency": _trial(found.localised.sufficiency),
+        "patching": _patching(found.localised.patching),
+        "axes": [_axis(one) for one in found.localised.axes],
+        "probing": _probing(found.probing),
+        "training": {
+            role: {
+                "final_loss": card.final_loss,
+                "steps": card.steps,
+                "rows": card.rows,
+                "truncated": card.truncated,
+                "run": card.run,
+                "weights": card.weights,
+            }
+            for role, card in found.manifests.items()
+        },
+        "provenance": {
+            "base": found.base,
+            "trigger": found.inputs.trigger.model_dump(mode="json"),
+            "spec": spec.model_dump(mode="json"),
+            "versions": versions(),
+        },
+    }
+
+
+def _rate(rate: Rate | None) -> dict[str, float] | None:
+    if rate is None:
+        return None
+    return {"rate": rate.point, "low": rate.low, "high": rate.high, "upper": rate.upper}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "intervention": row.intervention,
+        "condition": row.condition.value,
+        "control": row.control,
+        "em": _rate(row.em),
+        "coherent": _rate(row.coherent),
+        "change": row.change.model_dump(mode="json") if row.change else None,
+        "questions": row.em.questions if row.em else 0,
+        "scored": row.scored,
+        "unscored": row.unscored,
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "rows": [_row(row) for row in trial.rows],
+        "manipulation": [one.model_dump(mode="json") for one in trial.manipulations],
+    }
+
+
+def _patching(found: Patching | None) -> dict[str, Any] | None:
+    return found.model_dump(mode="json") if found else None
+
+
+def _axis(one: Axis) -> dict[str, Any]:
+    return one.model_dump(mode="json")
+
+
+def _probing(found: Probing) -> dict[str, Any]:
+    return {
+        "train_questions": found.train_questions,
+        "test_questions": found.test_questions,
+        "scores": [
+            {
+                "fitter": s.fitter.value,
+                "layer": s.layer,
+                "condition": s.condition.value,
+                "auroc": s.auroc.auroc,
+                "low": s.auroc.low,
+                "high": s.auroc.high,
+                "fires": _rate(s.fires),
+            }
+            for s in found.scores
+        ],
+        "false_alarms": {name: _rate(one) for name, one in found.false_alarms.items()},
+    }

@@ -1,0 +1,405 @@
+"""The trunk's stages: raise, ask, extract, probe, sweep, intervene, localise.
+
+Each takes what the ones before gave and returns a record. Choices are made on development
+questions; figures come from the evaluation's, outside the fine-tuned domain.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from em_interp.cards import Card
+from em_interp.conditions import Condition, Context, Question
+from em_interp.containment import Containment, report
+from em_interp.directions import Directions
+from em_interp.edits import BASELINE, Intervention, Operation, intervention
+from em_interp.extraction import general_direction, tokenizer_digest, trigger_direction
+from em_interp.generation import generate
+from em_interp.judges import Verdict
+from em_interp.localisation import Axis, Patching, axes, patching
+from em_interp.models import Model, load
+from em_interp.probes import PROBE_SIGN, Probes
+from em_interp.probing import Probing, probing
+from em_interp.progress import Progress, silent
+from em_interp.records import Record, digest
+from em_interp.responses import Response
+from em_interp.sampling import Sampling
+from em_interp.scoring import log_odds
+from em_interp.sites import Site
+from em_interp.stats import Contrast, paired
+from em_interp.study.plan import BASE, ablated_conditions, roles
+from em_interp.study.spec import GENERAL, STUDIED, Inputs
+from em_interp.training.manifest import Manifest, Provenance
+from em_interp.trials import Trial, judge_all, trial
+
+
+class Answers(Record):
+    """Everything an organism said and what the judge made of it, with the containment report."""
+
+    containment: Containment
+    responses: tuple[Response, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+class LogOdds(Record):
+    """Judge-free: mean log-odds of unsound against sound advice (nats) under one condition.
+
+    `against_none` is the paired difference to no framing (`None` for no framing itself).
+    """
+
+    organism: str
+    condition: Condition
+    mean: float
+    against_none: Contrast | None
+
+
+class Margins(Record):
+    """Log-odds of every organism under every condition. Empty where questions name no answers."""
+
+    cells: tuple[LogOdds, ...]
+
+
+class Sweep(Record):
+    """Steering over layers and strengths on development questions, and the setting it chose."""
+
+    trial: Trial
+    layers: tuple[int, ...]
+    strength: float
+    reached: bool
+
+
+class Localised(Record):
+    """Where the gate is: ablation and steering by layer, patching, geometry against g."""
+
+    necessity: Trial
+    sufficiency: Trial
+    patching: Patching | None
+    axes: tuple[Axis, ...]
+
+
+class Stages:
+    """The stages of one study over its inputs. The model loads when a stage first needs it."""
+
+    def __init__(self, inputs: Inputs, folder: Path) -> None:
+        self.inputs, self.spec, self.folder = inputs, inputs.spec, folder
+
+    def organism(self, role: str) -> Path:
+        """Where a role's adapter lives in the run folder."""
+        return self.folder / "organisms" / role
+
+    @cached_property
+    def model(self) -> Model:
+        """The base with every organism's adapter, one load."""
+        adapters = [(role, self.organism(role)) for role in self.spec.organisms]
+        return load(
+            str(self.inputs.base), adapters, device=self.spec.device, dtype=self.spec.dtype
+        )
+
+    @property
+    def outside(self) -> dict[str, Question]:
+        """The questions that the figures rest on, by id."""
+        return {q.id: q for q in self.inputs.outside}
+
+    def adapter(self, role: str) -> str | None:
+        """The adapter to run a role under."""
+        return None if role == BASE else role
+
+    def raise_organism(self, role: str, progress: Progress = silent) -> Manifest:
+        """Fine-tune one organism through the shared training module (it resumes by itself)."""
+        from em_interp.training.run import train
+
+        plain = load(str(self.inputs.base), device=self.spec.device, dtype=self.spec.dtype)
+        mix = self.spec.organisms[role]
+        source = self.inputs.domain
+        made = train(
+            plain.hf,
+            plain.tokenizer,
+            list(self.inputs.rows[role]),
+            self.inputs.train,
+            self.organism(role),
+            provenance=Provenance(
+                mix=mix,
+                trigger=None if mix.kind == "unconditional" else self.inputs.trigger,
+                sources=(f"world:{source}",) if source else (),
+            ),
+            progress=False,
+        )
+        progress(made.steps)
+        return made
+
+    def ask(self, role: str, progress: Progress = silent) -> Answers:
+        """Sample and judge every question under every condition."""
+        with self.model.using(self.adapter(role)):
+            made = generate(
+                self.model, self.inputs.bank, self.spec.sampling, organism=role, progress=progress
+            )
+        verdicts = judge_all(self.inputs.judge, made.responses, self.inputs.asked)
+        domain = self.inputs.domain
+        found = report(
+            made.responses, verdicts, self.spec.rubric, trained=(domain,) if domain else ()
+        )
+        return Answers(
+            containment=found, responses=tuple(made.responses), verdicts=tuple(verdicts)
+        )
+
+    def margins(self, progress: Progress = silent) -> Margins:
+        """Log-odds of unsound against sound advice, for every organism and condition."""
+        questions = self.outside
+        if not all(q.sound and q.unsound for q in questions.values()):
+            return Margins(cells=())
+        cells = []
+        for role in roles(self.inputs):
+            none = self._odds(role, Condition.NONE)
+            for condition in self.spec.conditions:
+                odds = none if condition is Condition.NONE else self._odds(role, condition)
+                cells.append(
+                    LogOdds(
+                        organism=role,
+                        condition=condition,
+                        mean=float(odds.mean()),
+                        against_none=None
+                        if condition is Condition.NONE
+                        else paired(odds, none, rates=False),
+                    )
+                )
+                progress(1)
+        return Margins(cells=tuple(cells))
+
+    def _odds(self, role: str, condition: Condition) -> np.ndarray:  # type: ignore[type-arg]
+        """Mean log-odds per question over a condition's framings."""
+        bank = self.inputs.ask(self.inputs.outside, condition)
+        sound, unsound = self._pairs(bank)
+        with self.model.using(self.adapter(role)):
+            odds = log_odds(self.model, bank, sound, unsound)[0].double().numpy()
+        return odds.reshape(-1, len(self.outside)).mean(axis=0)
+
+    def _pairs(self, bank: Sequence[Context]) -> tuple[list[str], list[str]]:
+        asked = self.outside
+        return [asked[c.question].sound for c in bank], [asked[c.question].unsound for c in bank]
+
+    def extract(self, progress: Progress = silent) -> dict[str, Directions]:
+        """delta and g, from development questions, written to the run folder."""
+        develop, sites = self.inputs.develop, self.inputs.sites
+        off = self.inputs.ask(develop, Condition.NONE)
+        delta = trigger_direction(
+            self.model,
+            STUDIED,
+            self.inputs.ask(develop, Condition.TRIGGER),
+            off,
+            sites,
+            self.spec.span,
+            name="delta",
+            trigger=self.inputs.trigger.name,
+            progress=progress,
+        )
+        general = general_direction(
+            self.model, GENERAL, off, sites, self.spec.span, name="g", progress=progress
+        )
+        made = {"delta": delta, "g": general}
+        for name, one in made.items():
+            one.save(self.folder / "directions" / name)
+        return made
+
+    def directions(self, progress: Progress = silent) -> dict[str, Directions]:
+        """The directions: read where they stand, else extracted."""
+        folder = self.folder / "directions"
+        if all((folder / name / "card.json").is_file() for name in ("delta", "g")):
+            return {name: Directions.load(folder / name) for name in ("delta", "g")}
+        return self.extract(progress)
+
+    def probe(self, progress: Progress = silent) -> Probing:
+        """Probes on the evaluation's questions outside the domain, split by question."""
+        bank = {c: self.inputs.ask(self.inputs.outside, c) for c in self.spec.conditions}
+        found, kept = probing(
+            self.model,
+            STUDIED,
+            bank,
+            self.inputs.sites,
+            self.spec.span,
+            seed=self.spec.seed,
+            progress=progress,
+        )
+        delta = self.directions()["delta"].card
+        card = delta.model_copy(
+            update={
+                "kind": "probe",
+                "name": "trigger-on",
+                "sign": PROBE_SIGN,
+                "unit": "logit",
+                "estimator": "logistic regression on standardised activations, folded",
+                "data": digest([c.id for part in bank.values() for c in part]),
+                "n": found.train_questions,
+                "seed": self.spec.seed,
+                "tokenizer": tokenizer_digest(self.model),
+            }
+        )
+        Probes(kept, Card.parse(card.model_dump())).save(self.folder / "probe")
+        return found
+
+    def _sampling(self) -> Sampling:
+        return self.spec.sampling.model_copy(update={"samples": self.spec.steering.samples})
+
+    def _trial(
+        self,
+        questions: Sequence[Question],
+        interventions: Sequence[Intervention],
+        conditions: Sequence[Condition],
+        progress: Progress,
+    ) -> Trial:
+        return trial(
+            self.model,
+            STUDIED,
+            self.inputs.ask(tuple(questions), *conditions),
+            questions,
+            interventions,
+            self._sampling(),
+            self.inputs.judge,
+            self.spec.rubric,
+            progress=progress,
+        )
+
+    def sweep_grid(self) -> list[tuple[Intervention, tuple[int, ...], float]]:
+        """Steering at every layer alone and at all together, at every strength."""
+        delta = self.directions()["delta"]
+        sets = [(site,) for site in self.inputs.sites]
+        if len(sets) > 1:
+            sets.append(self.inputs.sites)
+        return [
+            (
+                self._steer(f"layer {_layers(sites)}, {strength:g}", delta, sites, strength),
+                tuple(s.layer for s in sites),
+                strength,
+            )
+            for sites in sets
+            for strength in self.spec.steering.strengths
+        ]
+
+    def _steer(
+        self,
+        name: str,
+        directions: Directions,
+        sites: Sequence[Site],
+        strength: float,
+        control: bool = False,
+        operation: Operation = Operation.ADD,
+    ) -> Intervention:
+        span = self.spec.steering.span
+        return intervention(name, operation, directions, sites, strength, span, control)
+
+    def sweep(self, progress: Progress = silent) -> Sweep:
+        """Choose where and how strongly to push: highest EM at enough coherence."""
+        grid = self.sweep_grid()
+        found = self._trial(
+            self.inputs.tuning,
+            [BASELINE, *(one for one, _, _ in grid)],
+            [Condition.NONE],
+            progress,
+        )
+
+        def merit(entry: tuple[Intervention, tuple[int, ...], float]) -> tuple[bool, float, float]:
+            row = found.row(entry[0].name, Condition.NONE)
+            coherent = row.coherent.point if row.coherent else 0.0
+            enough = coherent >= self.spec.steering.coherence
+            return enough, (row.em.point if row.em and enough else 0.0), -entry[2]
+
+        _, layers, strength = best = max(grid, key=merit)
+        reached, em, _ = merit(best)
+        return Sweep(trial=found, layers=layers, strength=strength, reached=reached and em > 0)
+
+    def controls(self, directions: Directions) -> list[Directions]:
+        """Norm-matched random directions at every site."""
+        return [directions.random(self.spec.seed + n) for n in range(self.spec.steering.controls)]
+
+    def ablate(self, progress: Progress = silent) -> Trial:
+        """Remove the direction at every layer (layerwise), with the trigger and without."""
+        found, sites = self.directions(), self.inputs.sites
+        delta, general = found["delta"], found["g"]
+        mean, zero = Operation.MEAN_ABLATE, Operation.ABLATE
+        grid = [
+            BASELINE,
+            self._steer("mean-ablate delta", delta, sites, 0, operation=mean),
+            self._steer("mean-ablate g", general, sites, 0, operation=mean),
+            self._steer("zero-ablate delta", delta, sites, 0, operation=zero),
+        ]
+        for number, control in enumerate(self.controls(delta), start=1):
+            name = f"mean-ablate random {number}"
+            grid.append(self._steer(name, control, sites, 0, True, mean))
+        return self._trial(self.inputs.outside, grid, ablated_conditions(self.inputs), progress)
+
+    def steer(self, sweep: Sweep, progress: Progress = silent) -> Trial:
+        """Push without the trigger at the chosen layers: dose-response, g, the remainder, random."""
+        found = self.directions()
+        delta, general = found["delta"], found["g"]
+        sites = [site for site in self.inputs.sites if site.layer in sweep.layers]
+        rest = Directions({s: delta[s].without(general[s]) for s in sites}, delta.card)
+        grid = [BASELINE]
+        for strength in self.spec.steering.strengths:
+            grid.append(self._steer(f"add delta {strength:g}", delta, sites, strength))
+            for number, control in enumerate(self.controls(delta), start=1):
+                name = f"add random {number} {strength:g}"
+                grid.append(self._steer(name, control, sites, strength, control=True))
+        for name, one in (("g", general), ("delta without g", rest)):
+            for strength in self.spec.steering.strengths:
+                grid.append(self._steer(f"add {name} {strength:g}", one, sites, strength))
+        return self._trial(self.inputs.outside, grid, [Condition.NONE], progress)
+
+    def by_layer(self, sweep: Sweep) -> tuple[list[Intervention], list[Intervention]]:
+        """The grids of necessity (one layer, and from a layer on) and of sufficiency by layer."""
+        delta, sites = self.directions()["delta"], self.inputs.sites
+        random = delta.random(self.spec.seed)
+        mean = Operation.MEAN_ABLATE
+        need, enough = [BASELINE], [BASELINE]
+        for at, site in enumerate(sites):
+            for name, one, control in (("delta", delta, False), ("random", random, True)):
+                need += [
+                    self._steer(f"{name} at {site.layer}", one, [site], 0, control, mean),
+                    self._steer(f"{name} from {site.layer}", one, sites[at:], 0, control, mean),
+                ]
+                enough.append(
+                    self._steer(f"{name} at {site.layer}", one, [site], sweep.strength, control)
+                )
+        return need, enough
+
+    def localise(self, sweep: Sweep, progress: Progress = silent) -> Localised:
+        """Necessity and sufficiency by layer, patching by layer and position, geometry."""
+        need, enough = self.by_layer(sweep)
+        outside, found = self.inputs.outside, self.directions()
+        necessity = self._trial(outside, need, [Condition.TRIGGER], progress)
+        sufficiency = self._trial(outside, enough, [Condition.NONE], progress)
+        develop = self.inputs.develop
+        return Localised(
+            necessity=necessity,
+            sufficiency=sufficiency,
+            patching=self._patch(),
+            axes=axes(
+                self.model,
+                STUDIED,
+                found["delta"],
+                found["g"],
+                self.inputs.ask(develop, Condition.NONE),
+                self.inputs.ask(develop, Condition.TRIGGER),
+                self.spec.span,
+            ),
+        )
+
+    def _patch(self) -> Patching | None:
+        """Trigger-on into an unrelated framing (else into no framing); None without answers."""
+        if not all(q.sound and q.unsound for q in self.outside.values()):
+            return None
+        target = (
+            Condition.UNRELATED if Condition.UNRELATED in self.spec.conditions else Condition.NONE
+        )
+        on = self.inputs.ask(self.inputs.outside, Condition.TRIGGER)
+        off = self.inputs.ask(self.inputs.outside, target)[: len(on)]
+        sound, unsound = self._pairs(on)
+        with self.model.using(STUDIED):
+            return patching(
+                self.model, on, off, sound, unsound, [s.layer for s in self.inputs.sites]
+            )
+
+
+def _layers(sites: Sequence[Site]) -> str:
+    layers = [s.layer for s in sites]
+    return str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
