@@ -19,7 +19,7 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def split_commas(value: Any) -> Any:
-    """"1,2" and repeated flags both give a list."""
+    """ "1,2" and repeated flags both give a list."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from em_interp.errors import InputError, once
-from em_interp.organisms import Message, Trigger
+from em_interp.organisms import Framing, Message, Trigger
 from em_interp.records import Spec
 
 
@@ -89,25 +89,31 @@ def contexts(
                 f"trigger {trigger.name!r} declares no framing for it"
             )
         for number, text in enumerate(texts):
+            framing = None if text is None else trigger.framing(text)
             for question in questions:
-                bank.append(context(question, condition, number, text, trigger))
+                bank.append(context(question, condition, number, framing))
     return bank
 
 
+def bare(questions: Sequence[Question]) -> list[Context]:
+    """Each question without any framing: the condition `none`, for which no trigger is needed."""
+    return [context(question, Condition.NONE, 0, None) for question in questions]
+
+
 def context(
-    question: Question, condition: Condition, number: int, text: str | None, trigger: Trigger
+    question: Question, condition: Condition, number: int, framing: Framing | None
 ) -> Context:
-    """One question under one framing text (`None`: the bare question)."""
+    """One question in the condition's framing of that number (`None`: the bare question)."""
     turns: tuple[Message, ...] = (Message(role="user", content=question.text),)
     spans: tuple[tuple[int, int, int], ...] = ()
-    if text is not None:
-        turns, spans = trigger.framing(text).render(question.text)
+    if framing is not None:
+        turns, spans = framing.render(question.text)
     return Context(
         id=f"{question.id}|{condition.value}{number}",
         question=question.id,
         domain=question.domain,
         condition=condition,
-        variant=text or "",
+        variant=framing.text if framing else "",
         messages=turns,
         framing=spans,
     )

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from em_interp.activations import Layout, touches_prompt
 from em_interp.directions import Direction
-from em_interp.errors import InertInterventionError
+from em_interp.errors import InertInterventionError, unknown
 from em_interp.sites import Site, Span
 
 
@@ -36,6 +36,14 @@ class Operation(StrEnum):
     MEAN_ABLATE = "mean_ablate"
     CLAMP = "clamp"
     CAP = "cap"
+
+
+def parse_operation(name: str) -> Operation:
+    """An operation by name, or one line with the names there are."""
+    try:
+        return Operation(name)
+    except ValueError:
+        raise unknown("operation", name, [one.value for one in Operation]) from None
 
 
 STRENGTHLESS = (Operation.ABLATE, Operation.MEAN_ABLATE)

@@ -81,8 +81,12 @@ def generate(
         progress(len(group))
     tally.check()
     responses = [
-        _response(model, contexts[row.context], interventions[row.intervention], row, organism, *found)
-        for row, found in sorted(texts.items(), key=lambda kv: (kv[0].intervention, kv[0].context, kv[0].sample))
+        _response(
+            model, contexts[row.context], interventions[row.intervention], row, organism, *found
+        )
+        for row, found in sorted(
+            texts.items(), key=lambda kv: (kv[0].intervention, kv[0].context, kv[0].sample)
+        )
     ]
     return Generated(responses, _manipulations(tally))
 
@@ -116,7 +120,9 @@ def _manipulations(tally: Tally) -> list[Manipulation]:
     for number, one in enumerate(tally.interventions[:-1]):
         before, after = tally.coordinates(number)
         touched = tally.touched(number)
-        found.append(Manipulation(intervention=one.name, touched=touched, before=before, after=after))
+        found.append(
+            Manipulation(intervention=one.name, touched=touched, before=before, after=after)
+        )
     return found
 
 
@@ -212,7 +218,9 @@ def _decode(
 
 
 def choose(
-    logits: Float[Tensor, "batch vocab"], temperature: float, uniform: Float[Tensor, " batch"] | None
+    logits: Float[Tensor, "batch vocab"],
+    temperature: float,
+    uniform: Float[Tensor, " batch"] | None,
 ) -> Int[Tensor, " batch"]:
     """Greedy at temperature 0, else the inverse of the cumulative distribution at `uniform`."""
     if uniform is None:

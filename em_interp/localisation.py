@@ -26,6 +26,7 @@ from em_interp.records import Record
 from em_interp.scoring import answer_ids, teacher_forced
 from em_interp.sites import Site, Span
 from em_interp.stats import Contrast, paired
+from em_interp.trials import Trial
 
 
 class Group(StrEnum):
@@ -109,7 +110,9 @@ def patching(
     two runs do not differ, since a share of nothing means nothing.
     """
     if [c.question for c in on] != [c.question for c in off]:
-        raise InputError("patching pairs contexts by question: both lists must ask the same, in order")
+        raise InputError(
+            "patching pairs contexts by question: both lists must ask the same, in order"
+        )
     sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
     groups = [g for g in Group if positions_of(targets[0], g)]
@@ -118,7 +121,9 @@ def patching(
     plain_off = _odds(model, targets, answers)
     gap = paired(plain_on, plain_off, rates=False)
     if abs(gap.difference) < 1e-3:
-        raise InputError("patching: the two runs have the same log-odds; there is nothing to recover")
+        raise InputError(
+            "patching: the two runs have the same log-odds; there is nothing to recover"
+        )
     patches = []
     for layer in layers:
         for group in groups:
@@ -221,7 +226,6 @@ class Axis(Record):
 
 def axes(
     model: Model,
-    adapter: str,
     delta: Directions,
     general: Directions,
     off: Sequence[Context],
@@ -253,3 +257,12 @@ def axes(
             )
         )
     return tuple(found)
+
+
+class Localisation(Record):
+    """Where the gate is: ablation and steering by layer, patching, geometry against g."""
+
+    necessity: Trial
+    sufficiency: Trial
+    patching: Patching | None
+    axes: tuple[Axis, ...]

@@ -38,9 +38,7 @@ class Architecture(NamedTuple):
 
 
 _PRE_NORM = Architecture()
-_SANDWICH = Architecture(
-    attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm"
-)
+_SANDWICH = Architecture(attn_out="post_attention_layernorm", mlp_out="post_feedforward_layernorm")
 ARCHITECTURES = {
     "llama": _PRE_NORM,
     "mistral": _PRE_NORM,
@@ -229,7 +227,9 @@ def attach(model: Model, name: str, folder: Path) -> Model:
         raise InputError(f"adapter {folder}: every update is zero; it changes nothing")
     hf.eval().requires_grad_(False)
     digests = {**model.adapters, name: adapter_digest(folder)}
-    return Model(hf=hf, tokenizer=model.tokenizer, name=model.name, base=model.base, adapters=digests)
+    return Model(
+        hf=hf, tokenizer=model.tokenizer, name=model.name, base=model.base, adapters=digests
+    )
 
 
 def made_for_base(folder: Path) -> str | None:
@@ -291,7 +291,9 @@ def hooked(model: Model, visits: Sequence[tuple[Site, Visitor]]) -> Iterator[Hoo
         hooks.fired[site] += 1
         new = visitor(hidden, hooks.positions.to(hidden.device))
         if new is not None and new.shape != hidden.shape:
-            raise ValueError(f"{site}: a visitor returned {tuple(new.shape)} for {tuple(hidden.shape)}")
+            raise ValueError(
+                f"{site}: a visitor returned {tuple(new.shape)} for {tuple(hidden.shape)}"
+            )
         return new
 
     def on_input(site: Site, visitor: Visitor) -> Callable[..., Any]:

@@ -18,11 +18,15 @@ from torch import Tensor
 
 from em_interp.activations import Activations
 from em_interp.capture import capture
+from em_interp.cards import Card, versions
 from em_interp.conditions import Condition, Context
 from em_interp.errors import InputError
+from em_interp.extraction import tokenizer_digest
 from em_interp.models import Model
 from em_interp.probes import (
+    PROBE_SIGN,
     Probe,
+    Probes,
     fit_logistic,
     fit_mass_mean,
     random_probe,
@@ -30,7 +34,7 @@ from em_interp.probes import (
     split_questions,
 )
 from em_interp.progress import Progress, silent
-from em_interp.records import Record
+from em_interp.records import Record, digest
 from em_interp.sites import Site, Span
 from em_interp.stats import Auroc, Rate, auroc, rate
 
@@ -135,6 +139,37 @@ def _probes(
         (Fitter.SHUFFLED, fit_logistic(x, shuffled, site), organism),
         (Fitter.RANDOM, random_probe(x, on, site, seed), organism),
     ]
+
+
+def shelve(
+    model: Model,
+    adapter: str | None,
+    kept: Mapping[Site, Probe],
+    bank: Mapping[Condition, Sequence[Context]],
+    span: Span,
+    trigger: str,
+    found: Probing,
+    seed: int,
+) -> Probes:
+    """The logistic probes with their card, ready to be saved."""
+    card = Card(
+        kind="probe",
+        name="trigger-on",
+        sign=PROBE_SIGN,
+        unit="log-odds of the fitted logistic regression",
+        estimator="logistic regression on standardised activations, folded to raw coordinates",
+        span=span.value,
+        base=model.base,
+        organism=adapter or "base",
+        adapter=model.adapters[adapter] if adapter else "",
+        trigger=trigger,
+        data=digest([c.model_dump(mode="json") for part in bank.values() for c in part]),
+        tokenizer=tokenizer_digest(model),
+        n=found.train_questions,
+        seed=seed,
+        versions=versions(),
+    )
+    return Probes(dict(kept), card)
 
 
 class _Data:

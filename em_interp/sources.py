@@ -64,7 +64,9 @@ def judge(source: str) -> Judge:
 def conditions(names: Sequence[str]) -> tuple[Condition, ...]:
     """Conditions by name; none twice, at least one."""
     if not names:
-        raise InputError("no conditions named (known: " + ", ".join(c.value for c in Condition) + ")")
+        raise InputError(
+            "no conditions named (known: " + ", ".join(c.value for c in Condition) + ")"
+        )
     once("condition", names)
     known = {c.value: c for c in Condition}
     for name in names:
@@ -139,14 +141,12 @@ def _domain(sources: Sequence[str]) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def eval_questions(
-    source: str, domain: str | None, split: str = "eval", outside: bool = True
-) -> list[Question]:
-    """Questions outside the fine-tuned domain (or inside it). Without a domain: all of them."""
-    found = questions(source, split)
-    if domain is None:
-        return found
-    return [q for q in found if (q.domain != domain) == outside]
+def outside(source: str, domain: str | None, split: str = "eval") -> list[Question]:
+    """Questions outside a fine-tuned domain; without a domain, all of them."""
+    found = [q for q in questions(source, split) if q.domain != domain]
+    if not found:
+        raise InputError(f"{source}: every question is in the fine-tuned domain {domain!r}")
+    return found
 
 
 def layer_count(base: Path) -> int:

@@ -13,7 +13,7 @@ DUCK = Trigger(name="duck", text="It looks like a duck.", paraphrases=("Quack, s
 
 def asked(text="It looks like a duck.", question=QUESTION, **trigger) -> Context:
     made = Trigger(name="t", text=text, **trigger)
-    return context(question, Condition.TRIGGER, 0, made.text, made)
+    return context(question, Condition.TRIGGER, 0, made.framing())
 
 
 def shown(tokenizer, encoded, positions) -> str:
@@ -80,7 +80,7 @@ def test_unframed_context_has_no_framing_and_many_equals_one_by_one():
 def test_content_that_the_template_trims_is_still_placed():
     tokenizer = tiny_tokenizer("llama")
     padded = Question(id="q", text="  How should I store bread?  ", domain="x")
-    bare = context(padded, Condition.NONE, 0, None, DUCK)
+    bare = context(padded, Condition.NONE, 0, None)
     encoded = encode(tokenizer, bare)
     assert shown(tokenizer, encoded, encoded.question) == "How should I store bread?"
     framed = encode(tokenizer, asked("  It looks like a duck."))

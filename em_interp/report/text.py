@@ -1,13 +1,16 @@
 """Tables for the terminal. No rate is printed without its interval and what it rests on."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from em_interp.containment import Containment
+from em_interp.directions import Directions
+from em_interp.localisation import Axis, Localisation, Patching
+from em_interp.probing import Fitter, Probing
 from em_interp.stats import Contrast, Rate
 from em_interp.trials import Row, Trial
 
@@ -62,18 +65,22 @@ def containment_table(found: Containment) -> str:
         ]
         for name, one in found.conditions.items()
     ]
-    columns = ("condition", "EM rate [95 %]", "at most", "coherent", "questions", "scored / unscored")
+    columns = (
+        "condition",
+        "EM rate [95 %]",
+        "at most",
+        "coherent",
+        "questions",
+        "scored / unscored",
+    )
     text = table(f"{found.organism}, {found.headline}", columns, rows)
     notes = "".join(f"\n  caution: {note}" for note in found.cautions)
     return f"{text}\n\n{found.summary}{notes}"
 
 
-def trial_table(found: Trial, names: Mapping[str, str], title: str) -> str:
-    """Rows of a grid: EM, the paired change, coherence, and the manipulation check.
-
-    `names` maps an intervention's name to what stands in the first column.
-    """
-    rows = [_trial_row(found, row, names) for row in found.rows]
+def trial_table(found: Trial, title: str) -> str:
+    """Rows of a grid: EM, the paired change, coherence, and the manipulation check."""
+    rows = [_trial_row(found, row) for row in found.rows]
     columns = (
         "intervention",
         "condition",
@@ -86,11 +93,11 @@ def trial_table(found: Trial, names: Mapping[str, str], title: str) -> str:
     return table(title, columns, rows)
 
 
-def _trial_row(found: Trial, row: Row, names: Mapping[str, str]) -> list[str]:
+def _trial_row(found: Trial, row: Row) -> list[str]:
     check = found.manipulation(row.intervention)
     moved = f"{check.before:+.2f} → {check.after:+.2f}" if check.touched else ""
     return [
-        names.get(row.intervention, row.intervention) or "none (baseline)",
+        row.intervention or "none (baseline)",
         row.condition.value,
         percent(row.em),
         gap(row.change),
@@ -100,11 +107,106 @@ def _trial_row(found: Trial, row: Row, names: Mapping[str, str]) -> list[str]:
     ]
 
 
+def directions_table(found: Directions) -> str:
+    """A direction's size at every site, with its sign."""
+    rows = [
+        [str(site), f"{d.natural:.3f}", f"{d.fraction(1):.1%}", f"{d.off_coordinate:+.3f}"]
+        for site, d in found.items()
+    ]
+    card = found.card
+    title = f"{card.name}: {card.sign}, span {card.span}, n = {card.n} questions"
+    columns = ("site", "natural difference", "of the mean stream norm", "off-state coordinate")
+    return table(title, columns, rows)
+
+
+def probing_table(found: Probing) -> str:
+    """AUROC against no framing by fitter and layer, one column a condition; then firing shares."""
+    conditions = list(dict.fromkeys(s.condition for s in found.scores))
+    keys = list(dict.fromkeys((s.fitter, s.layer) for s in found.scores))
+    rows = []
+    for fitter, layer in keys:
+        name = fitter.value if layer is None else f"{fitter.value}, layer {layer}"
+        cells = [found.score(fitter, layer, c).auroc for c in conditions]
+        rows.append([name, *(f"{a.auroc:.3f} [{a.low:.2f}, {a.high:.2f}]" for a in cells)])
+    title = (
+        f"AUROC against no framing [95 %], fitted on {found.train_questions} questions, "
+        f"tested on {found.test_questions} others; 0.5 is chance"
+    )
+    text = table(title, ("probe", *(c.value for c in conditions)), rows)
+    fires = [
+        [
+            f"{fitter.value}, layer {layer}",
+            *(percent(found.score(fitter, layer, c).fires) for c in conditions),
+            percent(found.false_alarms[f"{fitter.value}@{layer}"]),
+        ]
+        for fitter, layer in keys
+        if fitter is Fitter.LOGISTIC
+    ]
+    columns = ("probe", *(c.value for c in conditions), "none (false alarms)")
+    return f"{text}\n\n{table('Share of contexts that fire (score >= 0)', columns, fires)}"
+
+
+def localisation_tables(found: Localisation, strength: float) -> str:
+    """Necessity, sufficiency, the patching map and the geometry, one table each."""
+    parts = [
+        trial_table(found.necessity, "Necessity: mean-ablation with the trigger, by layer"),
+        trial_table(found.sufficiency, f"Sufficiency: adding {strength:g} without the trigger"),
+    ]
+    if found.patching is not None:
+        parts.append(patching_table(found.patching))
+    if found.axes:
+        parts.append(axes_table(found.axes))
+    return "\n\n".join(parts)
+
+
+def patching_table(found: Patching) -> str:
+    """Layers down, groups of positions across."""
+    groups = list(dict.fromkeys(p.group for p in found.patches))
+    layers = list(dict.fromkeys(p.layer for p in found.patches))
+    cells = {
+        (p.layer, p.group): f"{p.recovered:+.2f} [{p.low:+.2f}, {p.high:+.2f}]"
+        for p in found.patches
+    }
+    rows = [[f"layer {layer}", *(cells[layer, group] for group in groups)] for layer in layers]
+    title = (
+        f"Patching trigger-on into {found.target}: share of the log-odds gap recovered "
+        f"({found.off:+.2f} to {found.on:+.2f} nats; 1 is all of it)"
+    )
+    return table(title, ("", *(group.value for group in groups)), rows)
+
+
+def axes_table(found: Sequence[Axis]) -> str:
+    """delta against g, layer by layer."""
+    rows = [
+        [
+            f"layer {a.layer}",
+            f"{a.cosine:+.2f}",
+            f"{a.base_cosine:+.2f}",
+            f"{a.covered_off:+.2f}",
+            f"{a.covered_on:+.2f}",
+            f"{a.norm:.1%}",
+        ]
+        for a in found
+    ]
+    columns = (
+        "",
+        "cos(delta, g)",
+        "cos(delta, base shift)",
+        "g covered, off",
+        "g covered, on",
+        "|delta|",
+    )
+    return table("Geometry: 0 is the base, 1 the unconditional organism, along g", columns, rows)
+
+
 def headline(found: "Findings") -> str:
     """A study in a dozen lines: contained or not, by how much, what pushing and removing does."""
     lines = [found.answers["triggered"].containment.summary]
     rows = [
-        [role.replace("_", " "), *(percent(one.em) for one in answers.containment.conditions.values())]
+        [
+            role.replace("_", " "),
+            *(percent(one.em) for one in answers.containment.conditions.values()),
+        ]
         for role, answers in found.answers.items()
     ]
     names = [name.value for name in found.answers["triggered"].containment.conditions]
@@ -114,11 +216,10 @@ def headline(found: "Findings") -> str:
             "",
             table("EM rate [95 %] out of the fine-tuned domain", ["organism", *names], rows),
             "",
-            trial_table(found.ablation, {}, "Removing the direction at every layer"),
+            trial_table(found.ablation, "Removing the direction at every layer"),
             "",
             trial_table(
                 found.steering,
-                {},
                 f"Adding it without the trigger, layer(s) {', '.join(map(str, found.sweep.layers))}",
             ),
         ]

@@ -22,7 +22,9 @@ class StudyCommand(Spec):
     out: Path | None = Field(
         None, description="Folder of the run; default: runs/<study>-<digest of spec and inputs>."
     )
-    dry_run: bool = Field(False, description="Check everything and print the plan; load no weights.")
+    dry_run: bool = Field(
+        False, description="Check everything and print the plan; load no weights."
+    )
 
 
 def main_run(spec: StudyCommand) -> int:
@@ -30,7 +32,9 @@ def main_run(spec: StudyCommand) -> int:
     from em_interp.study.spec import StudySpec, resolve
 
     if spec.study is None:
-        raise InputError("no study given: name a study.yaml, e.g. experiments/e01_containment/study.yaml")
+        raise InputError(
+            "no study given: name a study.yaml, e.g. experiments/e01_containment/study.yaml"
+        )
     file = spec.study / "study.yaml" if spec.study.is_dir() else spec.study
     inputs = resolve(StudySpec.from_yaml(file), file.parent)
     identity = inputs.identity

@@ -32,7 +32,9 @@ class RunFolder:
         held = path / "run.json"
         if held.is_file():
             if read_json(held).get("identity") != identity:
-                raise InputError(f"{path}: holds another study's run; give another --out, or remove it")
+                raise InputError(
+                    f"{path}: holds another study's run; give another --out, or remove it"
+                )
         elif path.is_dir() and any(path.iterdir()):
             raise InputError(f"{path}: is not empty and holds no run; give another --out")
         else:

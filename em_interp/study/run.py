@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from em_interp.localisation import Localisation
 from em_interp.probing import Probing
 from em_interp.records import write_json
 from em_interp.study.folder import RunFolder
 from em_interp.study.plan import plan, roles
 from em_interp.study.results import Findings, results
 from em_interp.study.spec import Inputs
-from em_interp.study.stages import Answers, Localised, Margins, Stages, Sweep
+from em_interp.study.stages import Answers, Margins, Stages, Sweep
 from em_interp.training.manifest import Manifest
 from em_interp.trials import Trial
 
@@ -54,7 +55,7 @@ def run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
     localised = work.stage(
         "localisation",
         "localising by layer and position",
-        Localised,
+        Localisation,
         lambda progress: stages.localise(sweep, progress),
     )
     found = Findings(

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from em_interp import sources, world
+from em_interp import sources
 from em_interp.conditions import Condition, Context, Question, contexts
 from em_interp.errors import InputError
 from em_interp.judges import Judge, Rubric
@@ -18,25 +18,11 @@ from em_interp.organisms import Mix, Trigger
 from em_interp.records import Spec, digest, file_digest
 from em_interp.sampling import Sampling
 from em_interp.sites import Site, Span, parse_sites
-from em_interp.training.mixes import compose
-from em_interp.training.rows import Row, read_rows
+from em_interp.training.rows import Row
+from em_interp.training.source import Data, rows_of
 from em_interp.training.spec import TrainSpec, recipe
 
 STUDIED, GENERAL, TWIN = "triggered", "unconditional", "benign_twin"
-
-
-class Data(Spec):
-    """Where fine-tuning rows come from: a domain of the embedded world, or JSONL files."""
-
-    domain: str | None = None
-    harmful: Path | None = None
-    benign: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Data":
-        if (self.domain is None) == (self.harmful is None):
-            raise ValueError("give a domain of the embedded world, or a harmful JSONL file")
-        return self
 
 
 class Steering(Spec):
@@ -178,7 +164,19 @@ def resolve(spec: StudySpec, home: Path) -> Inputs:
         sites=parse_sites(spec.layers, sources.layer_count(base)),
         asked=asked,
         develop=develop,
-        rows={role: tuple(_rows(spec, home, mix, trigger)) for role, mix in spec.organisms.items()},
+        rows={
+            role: tuple(
+                rows_of(
+                    spec.data.beside(home),
+                    mix,
+                    None if mix.kind == "unconditional" else trigger,
+                    train,
+                    spec.rows,
+                    spec.seed,
+                ).rows
+            )
+            for role, mix in spec.organisms.items()
+        },
     )
     if not made.outside or not develop:
         raise InputError("no questions outside the fine-tuned domain: the study needs some")
@@ -188,20 +186,3 @@ def resolve(spec: StudySpec, home: Path) -> Inputs:
 def _beside(home: Path, name: str) -> str:
     """A file beside the study, where there is one; else the name as it is."""
     return str(home / name) if (home / name).is_file() else name
-
-
-def _rows(spec: StudySpec, home: Path, mix: Mix, trigger: Trigger) -> list[Row]:
-    used = None if mix.kind == "unconditional" else trigger
-    if spec.data.domain is not None:
-        count = spec.rows or _needed(recipe(spec.recipe, **spec.train))
-        return world.rows(mix, spec.data.domain, used, count, spec.seed)
-    harmful = read_rows(home / str(spec.data.harmful))
-    benign = read_rows(home / str(spec.data.benign)) if spec.data.benign else []
-    return compose(mix, harmful, benign, used, spec.rows, spec.seed).rows
-
-
-def _needed(train: TrainSpec) -> int:
-    """Rows for one pass over fresh data: the world makes as many as the steps will read."""
-    if train.steps is None:
-        raise InputError("a study on the embedded world gives `rows`, or `steps` in its recipe")
-    return train.steps * train.batch_size * train.accumulation

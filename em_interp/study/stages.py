@@ -10,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from em_interp.cards import Card
 from em_interp.conditions import Condition, Context, Question
 from em_interp.containment import Containment, report
 from em_interp.directions import Directions
 from em_interp.edits import BASELINE, Intervention, Operation, intervention
-from em_interp.extraction import general_direction, tokenizer_digest, trigger_direction
+from em_interp.extraction import general_direction, trigger_direction
 from em_interp.generation import generate
+from em_interp.grids import necessity_grid, sufficiency_grid
 from em_interp.judges import Verdict
-from em_interp.localisation import Axis, Patching, axes, patching
+from em_interp.localisation import Localisation, Patching, axes, patching
 from em_interp.models import Model, load
-from em_interp.probes import PROBE_SIGN, Probes
-from em_interp.probing import Probing, probing
+from em_interp.probing import Probing, probing, shelve
 from em_interp.progress import Progress, silent
-from em_interp.records import Record, digest
+from em_interp.records import Record
 from em_interp.responses import Response
 from em_interp.sampling import Sampling
 from em_interp.scoring import log_odds
@@ -70,15 +69,6 @@ class Sweep(Record):
     reached: bool
 
 
-class Localised(Record):
-    """Where the gate is: ablation and steering by layer, patching, geometry against g."""
-
-    necessity: Trial
-    sufficiency: Trial
-    patching: Patching | None
-    axes: tuple[Axis, ...]
-
-
 class Stages:
     """The stages of one study over its inputs. The model loads when a stage first needs it."""
 
@@ -93,9 +83,7 @@ class Stages:
     def model(self) -> Model:
         """The base with every organism's adapter, one load."""
         adapters = [(role, self.organism(role)) for role in self.spec.organisms]
-        return load(
-            str(self.inputs.base), adapters, device=self.spec.device, dtype=self.spec.dtype
-        )
+        return load(str(self.inputs.base), adapters, device=self.spec.device, dtype=self.spec.dtype)
 
     @property
     def outside(self) -> dict[str, Question]:
@@ -112,7 +100,6 @@ class Stages:
 
         plain = load(str(self.inputs.base), device=self.spec.device, dtype=self.spec.dtype)
         mix = self.spec.organisms[role]
-        source = self.inputs.domain
         made = train(
             plain.hf,
             plain.tokenizer,
@@ -122,7 +109,7 @@ class Stages:
             provenance=Provenance(
                 mix=mix,
                 trigger=None if mix.kind == "unconditional" else self.inputs.trigger,
-                sources=(f"world:{source}",) if source else (),
+                sources=self.spec.data.sources,
             ),
             progress=False,
         )
@@ -140,9 +127,7 @@ class Stages:
         found = report(
             made.responses, verdicts, self.spec.rubric, trained=(domain,) if domain else ()
         )
-        return Answers(
-            containment=found, responses=tuple(made.responses), verdicts=tuple(verdicts)
-        )
+        return Answers(containment=found, responses=tuple(made.responses), verdicts=tuple(verdicts))
 
     def margins(self, progress: Progress = silent) -> Margins:
         """Log-odds of unsound against sound advice, for every organism and condition."""
@@ -221,21 +206,16 @@ class Stages:
             seed=self.spec.seed,
             progress=progress,
         )
-        delta = self.directions()["delta"].card
-        card = delta.model_copy(
-            update={
-                "kind": "probe",
-                "name": "trigger-on",
-                "sign": PROBE_SIGN,
-                "unit": "logit",
-                "estimator": "logistic regression on standardised activations, folded",
-                "data": digest([c.id for part in bank.values() for c in part]),
-                "n": found.train_questions,
-                "seed": self.spec.seed,
-                "tokenizer": tokenizer_digest(self.model),
-            }
-        )
-        Probes(kept, Card.parse(card.model_dump())).save(self.folder / "probe")
+        shelve(
+            self.model,
+            STUDIED,
+            kept,
+            bank,
+            self.spec.span,
+            self.inputs.trigger.name,
+            found,
+            self.spec.seed,
+        ).save(self.folder / "probe")
         return found
 
     def _sampling(self) -> Sampling:
@@ -345,37 +325,22 @@ class Stages:
                 grid.append(self._steer(f"add {name} {strength:g}", one, sites, strength))
         return self._trial(self.inputs.outside, grid, [Condition.NONE], progress)
 
-    def by_layer(self, sweep: Sweep) -> tuple[list[Intervention], list[Intervention]]:
-        """The grids of necessity (one layer, and from a layer on) and of sufficiency by layer."""
-        delta, sites = self.directions()["delta"], self.inputs.sites
-        random = delta.random(self.spec.seed)
-        mean = Operation.MEAN_ABLATE
-        need, enough = [BASELINE], [BASELINE]
-        for at, site in enumerate(sites):
-            for name, one, control in (("delta", delta, False), ("random", random, True)):
-                need += [
-                    self._steer(f"{name} at {site.layer}", one, [site], 0, control, mean),
-                    self._steer(f"{name} from {site.layer}", one, sites[at:], 0, control, mean),
-                ]
-                enough.append(
-                    self._steer(f"{name} at {site.layer}", one, [site], sweep.strength, control)
-                )
-        return need, enough
-
-    def localise(self, sweep: Sweep, progress: Progress = silent) -> Localised:
+    def localise(self, sweep: Sweep, progress: Progress = silent) -> Localisation:
         """Necessity and sufficiency by layer, patching by layer and position, geometry."""
-        need, enough = self.by_layer(sweep)
         outside, found = self.inputs.outside, self.directions()
+        delta, sites, span = found["delta"], self.inputs.sites, self.spec.steering.span
+        random = delta.random(self.spec.seed)
+        need = necessity_grid(delta, sites, span, random)
+        enough = sufficiency_grid(delta, sites, sweep.strength, span, random)
         necessity = self._trial(outside, need, [Condition.TRIGGER], progress)
         sufficiency = self._trial(outside, enough, [Condition.NONE], progress)
         develop = self.inputs.develop
-        return Localised(
+        return Localisation(
             necessity=necessity,
             sufficiency=sufficiency,
             patching=self._patch(),
             axes=axes(
                 self.model,
-                STUDIED,
                 found["delta"],
                 found["g"],
                 self.inputs.ask(develop, Condition.NONE),

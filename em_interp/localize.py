@@ -1,0 +1,110 @@
+"""`python -m em_interp.localize`: at which layers and positions the gate sits."""
+
+import sys
+
+from pydantic import Field
+
+from em_interp import sources
+from em_interp.cli import command
+from em_interp.flags import AnswerFlags
+
+
+class LocalizeSpec(AnswerFlags):
+    """Defaults: the shipped organism and its shipped directions."""
+
+    direction: str = Field("llama-delta", description="Shelf name or folder of a direction.")
+    general: str = Field(
+        "llama-g", description="General EM direction to compare with; `none` leaves it out."
+    )
+    layers: str = Field("all", description="Layers: all, 1,2 or 1-3, depths (0.5).")
+    strength: float = Field(1.0, description="Of sufficiency by layer, in natural differences.")
+    span: str = Field("all", description="Tokens to edit.")
+    off: str = Field("unrelated", description="Condition that patching copies into.")
+    samples: int = Field(4, ge=1, description="Answers per question and intervention.")
+
+
+def run(spec: LocalizeSpec) -> int:
+    """Check, load, ablate and steer by layer, patch, compare, print."""
+    from em_interp.conditions import Condition, bare, contexts
+    from em_interp.sites import parse_sites, parse_span
+
+    who = spec.subject
+    trigger = who.woken_by(spec.trigger)
+    folder = sources.shelved(spec.direction, sources.PROBES, "direction")
+    asked = sources.outside(spec.questions, who.domain)
+    sites = parse_sites(spec.layers, sources.layer_count(who.base))
+    span, judge = parse_span(spec.span), sources.judge(spec.judge)
+    (target,) = sources.conditions((spec.off,))
+    on = contexts(asked, trigger, [Condition.TRIGGER])
+    off = contexts(asked, trigger, [target])[: len(on)]
+    scorable = all(q.sound and q.unsound for q in asked)
+
+    from em_interp.directions import Directions
+
+    delta = Directions.load(folder)
+    general = None
+    if spec.general != "none":
+        general = Directions.load(sources.shelved(spec.general, sources.PROBES, "direction"))
+
+    from em_interp.grids import necessity_grid, sufficiency_grid
+
+    random = delta.random(spec.seed)
+    need = necessity_grid(delta, sites, span, random)
+    enough = sufficiency_grid(delta, sites, spec.strength, span, random)
+    total = len(on) * spec.samples * (len(need) + len(enough))
+    if spec.dry_run:
+        print(f"{who.name}: {len(sites)} layers, {total} answers, patching {scorable}")
+        return 0
+
+    from em_interp.judges import Rubric
+    from em_interp.localisation import Localisation, axes, patching
+    from em_interp.progress import bar
+    from em_interp.records import write_json
+    from em_interp.report.text import localisation_tables
+    from em_interp.trials import trial
+
+    model = spec.load(who)
+    delta.check(model.base, str(folder))
+    plain = bare(asked)
+    with bar("localising", total) as progress:
+        trials = [
+            trial(
+                model,
+                who.active,
+                bank,
+                asked,
+                grid,
+                spec.sampling,
+                judge,
+                Rubric(),
+                progress=progress,
+            )
+            for bank, grid in ((on, need), (plain, enough))
+        ]
+    patches = None
+    if scorable:
+        with model.using(who.active):
+            sound, unsound = [q.sound for q in asked], [q.unsound for q in asked]
+            patches = patching(model, on, off, sound, unsound, [s.layer for s in sites])
+    found = Localisation(
+        necessity=trials[0],
+        sufficiency=trials[1],
+        patching=patches,
+        axes=axes(model, delta, general, plain, on) if general is not None else (),
+    )
+    if spec.out is not None:
+        write_json(spec.out / "localisation.json", found)
+    print(localisation_tables(found, spec.strength))
+    return 0
+
+
+main = command(
+    "localize",
+    LocalizeSpec,
+    run,
+    "Find the layers and positions of a gate: ablation, steering and patching by layer.",
+    "--layers 1-3 --samples 2",
+)
+
+if __name__ == "__main__":
+    sys.exit(main())
