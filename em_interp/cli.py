@@ -23,7 +23,8 @@ def split_commas(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):
-        return [p.strip() for v in value for p in (v.split(",") if isinstance(v, str) else [v])]
+        parts = (v.split(",") if isinstance(v, str) else [v] for v in value)
+        return [p.strip() if isinstance(p, str) else p for some in parts for p in some]
     return value
 
 

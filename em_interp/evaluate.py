@@ -22,6 +22,7 @@ def run(spec: EvaluateSpec) -> int:
     """Check, load, ask, judge, print."""
     from em_interp.conditions import contexts
 
+    spec.check()
     who = spec.subject
     asked = sources.questions(spec.questions)
     bank = contexts(asked, who.woken_by(spec.trigger), sources.conditions(spec.conditions))

@@ -37,6 +37,7 @@ def run(spec: ExtractSpec) -> int:
         raise InputError("--out is missing: name the folder that gets the direction")
     if (spec.out / "card.json").exists():
         raise InputError(f"{spec.out}: holds an artifact already; give another --out")
+    spec.check()
     who = spec.subject
     asked = sources.outside(spec.questions, who.domain, "train")
     sites = parse_sites(spec.layers, sources.layer_count(who.base))

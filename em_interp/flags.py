@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp import sources
-from em_interp.records import Spec
+from em_interp.records import Spec, check_writable
 from em_interp.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ class OrganismFlags(Spec):
     dry_run: bool = Field(
         False, description="Check everything and print the plan; load no weights."
     )
+
+    def check(self) -> None:
+        """What every command checks first: that its output can be written."""
+        if self.out is not None:
+            check_writable(self.out)
 
     @property
     def subject(self) -> sources.Subject:

@@ -28,6 +28,7 @@ def run(spec: LocalizeSpec) -> int:
     from em_interp.conditions import Condition, bare, contexts
     from em_interp.sites import parse_sites, parse_span
 
+    spec.check()
     who = spec.subject
     trigger = who.woken_by(spec.trigger)
     folder = sources.shelved(spec.direction, sources.PROBES, "direction")

@@ -6,7 +6,6 @@ they are absolute whatever the padding and whatever the KV cache already holds.
 Knows module trees. Knows nothing of directions, judges or statistics.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from em_interp.errors import InputError, unknown
-from em_interp.fingerprints import adapter_digest, fingerprint
+from em_interp.adapters import check_config, peft_key, put_on, read_adapter
+from em_interp.errors import ForeignArtifactError, InputError, unknown
+from em_interp.fingerprints import fingerprint
 from em_interp.sites import Point, Site
 
 Visitor = Callable[[Float[Tensor, "batch pos d_model"], Int[Tensor, "batch pos"]], Tensor | None]
@@ -108,27 +108,44 @@ class Model:
         assert isinstance(device, torch.device)
         return device
 
+    @property
+    def active(self) -> str | None:
+        """The adapter that a pass goes through now; `None` is the base."""
+        if not self.adapters or not self.hf.get_model_status().enabled:
+            return None
+        return next(n for n in self.adapters if self._key(n) == self.hf.active_adapter)
+
     @contextmanager
     def using(self, adapter: str | None) -> Iterator["Model"]:
-        """Run with one adapter, or with none (`None`: the base, exactly).
+        """Run with one adapter, or with none (`None`: the base, exactly). May be nested.
 
-        Raises `InputError` for an adapter that is not loaded.
+        Raises `InputError` for an adapter that is not loaded, and for a `Model` that was given to
+        `attach`: its module carries the adapter now, so it is no longer the base it says it is.
         """
-        if adapter is None:
-            if not self.adapters:
-                yield self
-                return
-            with self.hf.disable_adapter():
-                yield self
+        if adapter is not None and adapter not in self.adapters:
+            raise unknown("adapter", adapter, self.adapters or ["none"], where=self.name)
+        if not self.adapters:
+            if hasattr(self.hf, "peft_config"):
+                raise InputError(f"{self.name} was given to attach(); use the model it returned")
+            yield self
             return
-        if adapter not in self.adapters:
-            raise unknown("adapter", adapter, self.adapters, where=self.name)
-        before = self.hf.active_adapter
-        self.hf.set_adapter(adapter)
+        before = self.active
+        self._switch(adapter)
         try:
             yield self
         finally:
-            self.hf.set_adapter(before)
+            self._switch(before)
+
+    def _key(self, adapter: str) -> str:
+        return peft_key(list(self.adapters).index(adapter))
+
+    def _switch(self, adapter: str | None) -> None:
+        if adapter is None:
+            self.hf.base_model.disable_adapter_layers()
+        else:
+            self.hf.set_adapter(self._key(adapter))
+            self.hf.base_model.enable_adapter_layers()
+        self.hf.requires_grad_(False)  # PEFT takes an active adapter for one in training
 
 
 def wrap(hf: Any, tokenizer: Any, name: str = "model") -> Model:
@@ -163,9 +180,8 @@ def load(
     check_device(device)
     if str(path).startswith((".", "/")) and not Path(path).is_dir():
         raise InputError(f"base {path}: no such directory")
-    for name, folder in adapters:
-        if not (Path(folder) / "adapter_config.json").is_file():
-            raise InputError(f"adapter {name!r}: {folder} has no adapter_config.json")
+    for _, folder in adapters:
+        check_config(Path(folder))
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as fault:
@@ -173,11 +189,28 @@ def load(
     if config.model_type not in ARCHITECTURES:
         raise unknown("architecture", config.model_type, ARCHITECTURES, where=str(path))
     tokenizer = AutoTokenizer.from_pretrained(path)
-    hf = AutoModelForCausalLM.from_pretrained(path, dtype=kind).to(device)
+    with quiet():
+        hf = AutoModelForCausalLM.from_pretrained(path, dtype=kind).to(device)
     model = wrap(hf, tokenizer, Path(path).name)
     for name, folder in adapters:
         model = attach(model, name, Path(folder))
     return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines or bars of transformers' own: what a command prints is ours."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def check_device(device: str) -> None:
@@ -189,56 +222,28 @@ def check_device(device: str) -> None:
 
 
 def attach(model: Model, name: str, folder: Path) -> Model:
-    """Add a PEFT adapter to a loaded base.
+    """Add a PEFT adapter to a loaded base; use the `Model` that is returned, not the one given.
 
     Refuses an adapter made for another base, one whose weights do not land on any module, and one
-    that is a no-op: each would turn adapter against base into base against base.
+    that is a no-op: each would turn adapter against base into base against base. After a refusal
+    the model is as it was.
     """
-    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    made_for = made_for_base(folder)
-    if made_for is not None and made_for != model.base:
-        raise InputError(
-            f"adapter {folder}: made for base {made_for}, but {model.name} is {model.base}"
+    stored = read_adapter(folder)
+    if name in model.adapters:
+        raise InputError(f"{model.name} has an adapter {name!r} already")
+    if stored.made_for is not None and stored.made_for != model.base:
+        raise ForeignArtifactError(
+            f"adapter {folder}: made for base {stored.made_for}, but {model.name} is {model.base}"
         )
-    config = PeftConfig.from_pretrained(str(folder))
-    if config.bias != "none" or config.modules_to_save:  # type: ignore[attr-defined]
-        raise InputError(
-            f"adapter {folder}: bias={config.bias!r}, "  # type: ignore[attr-defined]
-            f"modules_to_save={config.modules_to_save}: switching it off would not give the base back"  # type: ignore[attr-defined]
-        )
+    before = model.active
     try:
-        with warnings.catch_warnings():
-            # PEFT asks transformers 5 for an attribute that it is about to rename.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-            if model.adapters:
-                model.hf.load_adapter(str(folder), adapter_name=name)
-                hf = model.hf
-            else:
-                hf = PeftModel.from_pretrained(model.hf, str(folder), adapter_name=name)
-    except (ValueError, RuntimeError) as fault:
-        raise InputError(f"adapter {folder}: {str(fault).splitlines()[0]}") from None
-    stored = load_file(folder / "adapter_model.safetensors")
-    landed = get_peft_model_state_dict(hf, adapter_name=name)
-    if missing := sorted(set(stored) - set(landed)):
-        raise InputError(f"adapter {folder}: {len(missing)} weights match no module ({missing[0]})")
-    if not any(value.any() for key, value in landed.items() if "lora_B" in key):
-        raise InputError(f"adapter {folder}: every update is zero; it changes nothing")
+        hf = put_on(model.hf, stored, peft_key(len(model.adapters)))
+    finally:
+        if model.adapters:
+            model._switch(before)
     hf.eval().requires_grad_(False)
-    digests = {**model.adapters, name: adapter_digest(folder)}
-    return Model(
-        hf=hf, tokenizer=model.tokenizer, name=model.name, base=model.base, adapters=digests
-    )
-
-
-def made_for_base(folder: Path) -> str | None:
-    """The base fingerprint on an adapter's card; `None` for adapters from elsewhere."""
-    from em_interp.records import read_json
-
-    card = folder / "card.json"
-    value = read_json(card).get("base") if card.is_file() else None
-    return str(value) if value is not None else None
+    digests = {**model.adapters, name: stored.digest}
+    return Model(hf=hf, tokenizer=model.tokenizer, name=model.name, base=model.base, adapters=digests)
 
 
 def hook_module(model: Model, site: Site) -> tuple[nn.Module, bool]:

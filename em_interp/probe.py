@@ -26,6 +26,7 @@ def run(spec: ProbeSpec) -> int:
     from em_interp.errors import InputError
     from em_interp.sites import parse_sites, parse_span
 
+    spec.check()
     who = spec.subject
     trigger = who.woken_by(spec.trigger)
     asked = sources.outside(spec.questions, who.domain)

@@ -81,8 +81,12 @@ class Record(Spec):
 
 
 def one_line(fault: ValidationError, where: str, model: type[BaseModel] | None = None) -> str:
-    """A pydantic error as one line: file or type, field, what is wrong, what was given."""
-    first, more = fault.errors()[0], fault.error_count() - 1
+    """A pydantic error as one line: file or type, field, what is wrong, what was given.
+
+    A field that is not known comes first: it is the misspelling behind a field that is missing.
+    """
+    faults = sorted(fault.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    first, more = faults[0], len(faults) - 1
     field = ".".join(str(part) for part in first["loc"]) or "(whole)"
     tail = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
@@ -185,3 +189,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:  # also when the user interrupts
         if scratch:
             Path(scratch).unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `InputError` unless files can be made in `folder` (or where it would be made).
+
+    Leaves nothing behind. For commands: an output that cannot be written is known before any work.
+    """
+    home = folder
+    while not home.exists():
+        home = home.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=home):
+            pass
+    except OSError as fault:
+        raise InputError(f"{folder}: cannot be written ({fault.strerror})") from None

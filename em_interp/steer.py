@@ -41,6 +41,7 @@ def run(spec: SteerSpec) -> int:
     from em_interp.conditions import contexts
     from em_interp.sites import parse_sites, parse_span
 
+    spec.check()
     who = spec.subject
     folder = sources.shelved(spec.direction, sources.PROBES, "direction")
     asked = sources.outside(spec.questions, who.domain)

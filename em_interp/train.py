@@ -9,7 +9,7 @@ from em_interp import sources
 from em_interp.cli import command
 from em_interp.errors import InputError
 from em_interp.organisms import Mix
-from em_interp.records import Spec
+from em_interp.records import Spec, check_writable
 
 
 class TrainCommand(Spec):
@@ -49,6 +49,7 @@ def run(spec: TrainCommand) -> int:
 
     if spec.out is None:
         raise InputError("--out is missing: name the folder that gets the organism")
+    check_writable(spec.out)
     fields = {"kind": spec.kind, "benign_share": spec.benign_share, "contrast": spec.contrast}
     mix = Mix.parse(fields, "--kind, --benign-share, --contrast")
     trigger = None if mix.kind == "unconditional" else sources.trigger(spec.trigger)

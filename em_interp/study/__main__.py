@@ -8,7 +8,7 @@ from pydantic import Field
 
 from em_interp.cli import command
 from em_interp.errors import InputError
-from em_interp.records import Spec
+from em_interp.records import Spec, check_writable
 
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def main_run(spec: StudyCommand) -> int:
     inputs = resolve(StudySpec.from_yaml(file), file.parent)
     identity = inputs.identity
     folder = spec.out or Path("runs") / f"{file.resolve().parent.name}-{identity[:8]}"
+    check_writable(folder)
     if spec.dry_run:
         _print_plan(inputs, folder)
         return 0

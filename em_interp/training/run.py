@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
-from transformers.utils import logging
 
 from em_interp.cards import versions
 from em_interp.errors import InputError
 from em_interp.fingerprints import fingerprint
+from em_interp.models import quiet
 from em_interp.records import digest, read_json, write_json
 from em_interp.training.adapters import adapted_modules, trainable
 from em_interp.training.answers import encode_rows
@@ -74,7 +74,7 @@ def train(
     bar = ProgressBar(out.name, progress)
     watchers = [FiniteLoss(), *([] if progress is False else [bar]), *callbacks]
     try:
-        with _quiet(), _own_randomness(spec.seed, hf.device), trainable(hf, spec) as module:
+        with quiet(), _own_randomness(spec.seed, hf.device), trainable(hf, spec) as module:
             trainer = build_trainer(module, encoded, spec, work, hf.device.type == "cpu", watchers)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
             final = work / "final"
@@ -129,17 +129,3 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No log lines or bars of transformers' own: the two lines or the one bar are ours."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from em_interp import world
-from em_interp.errors import InputError
+from em_interp.errors import InputError, unknown
 from em_interp.organisms import Mix, Trigger
 from em_interp.records import Spec
 from em_interp.training.mixes import Composition, compose
@@ -55,6 +55,8 @@ def rows_of(
         harmful = read_rows(data.harmful) if data.harmful else []
         benign = read_rows(data.benign) if data.benign else []
         return compose(mix, harmful, benign, trigger, n, seed)
+    if data.domain not in world.domains():
+        raise unknown("domain", data.domain, world.domains())
     if n is None and train.steps is None:
         raise InputError("the embedded world needs a number of rows, or a recipe with steps")
     count = n or (train.steps or 0) * train.batch_size * train.accumulation
