@@ -42,7 +42,11 @@ def test_a_spec_is_frozen():
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        ({"nam": "a"}, "study.yaml: field 'name' is missing (and 1 more)"),
+        ({}, "study.yaml: field 'name' is missing"),
+        (
+            {"nam": "a"},  # the misspelling is named, not the gap that it leaves
+            "study.yaml: unknown field 'nam'; known fields: inner, name, share (and 1 more)",
+        ),
         (
             {"name": "a", "shar": 1},
             "study.yaml: unknown field 'shar'; known fields: inner, name, share",
@@ -111,7 +115,7 @@ def test_bad_json_and_bad_rows_name_the_line(tmp_path):
     with pytest.raises(InputError, match=r"rows\.jsonl:3: not valid JSON"):
         records.read_jsonl(path, Outer)
     path.write_text('{"name": "a"}\n\n{"nom": "b"}\n')
-    with pytest.raises(InputError, match=r"rows\.jsonl:3: field 'name' is missing"):
+    with pytest.raises(InputError, match=r"rows\.jsonl:3: unknown field 'nom'"):
         records.read_jsonl(path, Outer)
     (tmp_path / "a.json").write_text('{\n"a": }')
     with pytest.raises(InputError, match=r"a\.json:2: not valid JSON"):
