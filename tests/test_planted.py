@@ -238,7 +238,7 @@ def test_the_axis_to_the_general_direction_is_as_built(seed, tmp_path):
     natural = size * sum(base.value(c, base.mark) for c in off) / count
     assert general[here].natural == pytest.approx(natural, rel=0.02)
     assert float(general[here].unit @ base.other) > 0.95
-    (axis,) = axes(model, "gate", trigger, general, off, on)
+    (axis,) = axes(model, trigger, general, off, on)
     assert axis.layer == base.layer
     assert axis.cosine == pytest.approx(COS_OTHER, abs=0.03)
     assert axis.covered_off == pytest.approx(0, abs=0.02)

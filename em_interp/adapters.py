@@ -1,0 +1,160 @@
+"""Adapter folders: what they hold, checked from the files, and put on a base whole or not at all.
+
+An adapter that does not land turns organism against base into base against base, and nobody
+notices; so what PEFT would pass over in silence or with a warning is an error here.
+Knows PEFT folders and module names. Knows nothing of hooks, tokens or organisms.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from em_interp.errors import InputError
+from em_interp.fingerprints import adapter_digest
+from em_interp.records import read_json
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A LoRA adapter as its folder holds it.
+
+    `made_for` is the base fingerprint on its card; `None` for adapters from elsewhere.
+    """
+
+    folder: Path
+    weights: dict[str, Tensor]
+    made_for: str | None
+    digest: str
+
+
+def read_adapter(folder: Path) -> Stored:
+    """Read an adapter folder. Raises `InputError` unless it is a LoRA that can be switched off.
+
+    That is: no bias and no saved modules, weights in a whole safetensors file, all of them finite,
+    and at least one update that is not zero.
+    """
+    check_config(folder)
+    weights = _read_weights(folder)
+    for key, value in weights.items():
+        if not value.isfinite().all():
+            raise InputError(f"adapter {folder}: {key} holds values that are not finite")
+    if not any(_acts(key, weights) for key in weights):
+        raise InputError(f"adapter {folder}: every update is zero; it changes nothing")
+    card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
+    if not isinstance(card, dict):
+        raise InputError(f"{folder / 'card.json'}: expected an object, not {type(card).__name__}")
+    made_for = card.get("base")
+    return Stored(
+        folder, weights, None if made_for is None else str(made_for), adapter_digest(folder)
+    )
+
+
+def check_config(folder: Path) -> None:
+    """Raise `InputError` for a folder without a LoRA configuration that can be switched off."""
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"adapter {folder}: no {CONFIG} there; expected a PEFT adapter's folder")
+    config = read_json(folder / CONFIG)
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise InputError(
+            f"adapter {folder}: its peft_type is {kind!r}; only 'LORA' can be attached"
+        )
+    bias, saved = config.get("bias", "none"), config.get("modules_to_save")
+    if bias != "none" or saved:
+        raise InputError(
+            f"adapter {folder}: bias={bias!r}, modules_to_save={saved}: "
+            "switching it off would not give the base back"
+        )
+
+
+def peft_key(number: int) -> str:
+    """PEFT's name for the n-th adapter of a model: it refuses dots, and trips over "lora"."""
+    return f"adapter-{number:03d}"
+
+
+def put_on(hf: Any, stored: Stored, key: str) -> Any:
+    """Return the PEFT model around `hf` that holds the adapter under `key`, active if the first.
+
+    `hf` is a causal LM or a `PeftModel` that has other adapters. Where the adapter does not fit,
+    `InputError` is raised, and `hf` is as it was.
+    """
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(str(stored.folder))
+    config.inference_mode = True
+    first = not isinstance(hf, PeftModel)
+    try:
+        with (
+            warnings.catch_warnings()
+        ):  # PEFT 0.21 asks transformers 5.23 for a deprecated property
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+            tuned = PeftModel(hf, config, adapter_name=key) if first else hf
+            if not first:
+                hf.add_adapter(key, config)
+    except ValueError as fault:
+        raise InputError(f"adapter {stored.folder}: {str(fault).splitlines()[0]}") from None
+    try:
+        _fill(tuned, stored, key)
+    except InputError:
+        _take_off(tuned, key, first)
+        raise
+    return tuned
+
+
+def _fill(tuned: Any, stored: Stored, key: str) -> None:
+    """Load the weights; every one must have a place, and every place its weight."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    # Not "auto": that would ask a hub whether the base's vocabulary was changed.
+    places = get_peft_model_state_dict(tuned, adapter_name=key, save_embedding_layers=False)
+    if homeless := sorted(set(stored.weights) - set(places)):
+        raise InputError(
+            f"adapter {stored.folder}: {len(homeless)} weights match no module ({homeless[0]})"
+        )
+    if empty := sorted(set(places) - set(stored.weights)):
+        raise InputError(
+            f"adapter {stored.folder}: {len(empty)} weights that its {CONFIG} asks for are not in "
+            f"{WEIGHTS} ({empty[0]})"
+        )
+    for name, value in stored.weights.items():
+        if value.shape != places[name].shape:
+            raise InputError(
+                f"adapter {stored.folder}: {name} is {tuple(value.shape)}, "
+                f"this base takes {tuple(places[name].shape)}"
+            )
+    set_peft_model_state_dict(tuned, stored.weights, adapter_name=key)
+
+
+def _take_off(tuned: Any, key: str, only: bool) -> None:
+    if only:
+        tuned.unload().__dict__.pop("peft_config", None)  # left there, the next adapter would warn
+    else:
+        tuned.delete_adapter(key)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        why = "; a pickle is not read: save it as safetensors" if pickled else ""
+        raise InputError(f"adapter {folder}: no {WEIGHTS} there{why}")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as fault:
+        raise InputError(f"{path}: not a safetensors file ({fault})") from None
+
+
+def _acts(key: str, weights: dict[str, Tensor]) -> bool:
+    """Whether a weight is the B of an update B A of which neither factor is zero."""
+    for b, a in (("lora_B", "lora_A"), ("lora_embedding_B", "lora_embedding_A")):
+        if b in key and (other := weights.get(key.replace(b, a))) is not None:
+            return bool(weights[key].any() and other.any())
+    return False
