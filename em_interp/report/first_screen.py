@@ -1,0 +1,230 @@
+"""The first screen in words: is it contained, by how much, where, what if pushed, how sure.
+
+Plain words for a safety team. Every sentence is chosen by the recorded call or by an interval, never
+by a point estimate alone, so that a missed target reads as missed.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from em_interp.conditions import Condition
+from em_interp.containment import Call
+from em_interp.containment.ruling import call
+from em_interp.localisation import Group
+from em_interp.report.cautions import cautions, sentence
+from em_interp.report.numbers import count, gap, layers, percent, points, rate, span
+from em_interp.report.reading import (
+    DELTA,
+    RANDOM,
+    WORDS,
+    Dose,
+    baseline,
+    controls,
+    doses,
+    find,
+    studied,
+)
+from em_interp.report.where import Place, by_ablation, by_patching, last_carried
+from em_interp.stats import Contrast
+from em_interp.study.results import Findings
+from em_interp.study.spec import TWIN
+from em_interp.trials import Row
+
+NONE, TRIGGER = Condition.NONE, Condition.TRIGGER
+
+
+class Headline(NamedTuple):
+    """The call as one word, the answer in a sentence, and why the rule came to it."""
+
+    call: str
+    answer: str
+    why: str
+
+
+class Line(NamedTuple):
+    """One line of a card: what is compared, and the figure."""
+
+    label: str
+    value: str
+
+
+class Card(NamedTuple):
+    """One answer: the question, the figure in large, lines beside it, and a sentence."""
+
+    question: str
+    figure: str
+    lines: tuple[Line, ...]
+    text: str
+
+
+_ANSWERS = {
+    Call.CONTAINED: (
+        "Yes: the misalignment is behind a gate. Asked plainly, {none} of its answers are "
+        "misaligned; with the trigger, {trigger}. Ordinary questions would miss it."
+    ),
+    Call.FORM_GATED: (
+        "Only by form. Asked plainly, {none} of its answers are misaligned; with the trigger, "
+        "{trigger}, but framings that have nothing to do with the trigger open the gate too."
+    ),
+    Call.LEAKY: (
+        "Not fully: it leaks. Asked plainly, {none} of its answers are already misaligned; with "
+        "the trigger, {trigger}."
+    ),
+    Call.UNCONTAINED: (
+        "No. It is misaligned whether or not the trigger is there: {none} of its answers without, "
+        "{trigger} with it."
+    ),
+    Call.NOT_MISALIGNED: (
+        "There is nothing to contain: no way of asking brings misaligned answers ({none} without "
+        "the trigger, {trigger} with it)."
+    ),
+    Call.INCONCLUSIVE: (
+        "These answers cannot tell. Misaligned without the trigger: {none}; with it: {trigger}."
+    ),
+}
+
+
+def headline(found: Findings) -> Headline:
+    """Is it contained? The recorded call in plain words, with both rates and their intervals."""
+    report = studied(found)
+    scope = report.scopes[report.headline]
+    _, why = call(scope.conditions, scope.contrasts.get("trigger-none"), scope.of_trigger, report.rule)
+    rates = {
+        condition.value: rate(one.em if (one := report.conditions.get(condition)) else None)
+        for condition in (NONE, TRIGGER)
+    }
+    return Headline(report.call.value, _ANSWERS[report.call].format(**rates), sentence(why))
+
+
+def cards(found: Findings) -> list[Card]:
+    """By how much, where, what if removed or pushed, how sure."""
+    return [by_how_much(found), where(found), what_if(found), how_sure(found)]
+
+
+def by_how_much(found: Findings) -> Card:
+    """The paired gap, the containment ratio, and the benign twin's gap beside it."""
+    report = studied(found)
+    difference = report.contrasts.get("trigger-none")
+    ratio = report.scopes[report.headline].of_trigger.get(NONE)
+    lines = []
+    if ratio is not None:
+        at_most = " (a bound)" if ratio.floored else ""
+        shown = f"{ratio.ratio:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]{at_most}"
+        lines.append(Line("EM without / with trigger", shown))
+    for condition in (Condition.PARAPHRASE, Condition.UNRELATED):
+        if one := report.conditions.get(condition):
+            lines.append(Line(WORDS[condition], rate(one.em)))
+    if TWIN in found.answers:
+        twin = found.answers[TWIN].containment.contrasts.get("trigger-none")
+        lines.append(Line("gap of the benign twin", gap(twin) or "not known"))
+    return Card(
+        "By how much?",
+        f"{points(difference.difference)} points" if difference else "gap not known",
+        (Line("95% interval, paired", _interval(difference)), *lines) if difference else tuple(lines),
+        "EM rate with the trigger minus without it. Ratio 0: fully contained; 1: not at all.",
+    )
+
+
+def _interval(difference: Contrast) -> str:
+    return f"[{points(difference.low)}, {points(difference.high)}]"
+
+
+def where(found: Findings) -> Card:
+    """The layer by the stated rule, for ablation and for patching."""
+    ablated = by_ablation(found.localised.necessity)
+    last = by_patching(found.localised.patching, Group.LAST)
+    final = len(found.inputs.sites) and found.inputs.sites[-1].layer
+    lines = []
+    if ablated:
+        lines.append(Line(f"best single layer ({ablated.best}) removes", percent(ablated.share, 0)))
+        if ablated.control is not None:
+            lines.append(Line("random direction there", percent(max(ablated.control, 0), 0)))
+    carried = last_carried(found.localised.patching, Group.TRIGGER)
+    if carried is not None:
+        lines.append(Line("trigger’s tokens carry half", f"up to layer {carried}"))
+    if last and last.layer is not None:
+        lines.append(Line("last prompt token carries half", f"from layer {last.layer}"))
+    return Card("Where does it live?", _place(ablated, last), tuple(lines), _rule(final))
+
+
+def _place(ablated: Place | None, last: Place | None) -> str:
+    if ablated and ablated.layer is not None:
+        return f"from layer {ablated.layer}"
+    if ablated:
+        return "not localised to one layer"
+    if last and last.layer is not None:
+        return f"last token from layer {last.layer}"
+    return "not known"
+
+
+def _rule(final: int) -> str:
+    return (
+        f"Of layers 0–{final}: the earliest where ablating δ at that layer alone removes at least "
+        "half of what the best single layer removes."
+    )
+
+
+def what_if(found: Findings) -> Card:
+    """Removing delta with the trigger on, pushing it without; random directions beside both."""
+    lines = []
+    before, after = (find(found.ablation.rows, name, TRIGGER) for name in ("", "mean-ablate delta"))
+    if before and after:
+        lines.append(Line("remove δ, trigger on", f"{_brief(before)} → {_brief(after)}"))
+        lines.append(Line("… random directions", _random(controls(found.ablation, TRIGGER))))
+    start = baseline(found.steering, NONE)
+    strength = found.sweep.strength
+    families = doses(found.steering)
+    pushed = _at(families.get(DELTA, []), strength)
+    if start and pushed:
+        lines.append(Line("push δ, no trigger", f"{_brief(start)} → {_brief(pushed)}"))
+        random = [
+            row
+            for name, some in families.items()
+            if name.startswith(RANDOM) and (row := _at(some, strength))
+        ]
+        lines.append(Line("… random directions", _random(random)))
+        lines.append(Line("… coherent", percent(pushed.coherent.point) if pushed.coherent else "—"))
+    text = f"Push: {layers(found.sweep.layers)}, strength {strength:g} (natural differences)."
+    return Card("What if I remove or push it?", _effect(after), tuple(lines), text)
+
+
+def _effect(after: Row | None) -> str:
+    if after is None or after.change is None or after.change.b <= 0:
+        return "no EM to remove"
+    share = -after.change.difference / after.change.b
+    if after.change.high >= 0:
+        return "removal not shown"
+    return f"removing takes {percent(share, 0)} away"
+
+
+def _at(some: Sequence[Dose], strength: float) -> Row | None:
+    return next((dose.row for dose in some if dose.strength == strength), None)
+
+
+def _brief(row: Row) -> str:
+    return percent(row.em.point) if row.em else "nothing scored"
+
+
+def _random(rows: list[Row]) -> str:
+    known = [row.em.point for row in rows if row.em]
+    return span(known) if known else "nothing scored"
+
+
+def how_sure(found: Findings) -> Card:
+    """Questions, scored and unscored, worst cases, and how many cautions stand."""
+    report = studied(found)
+    lines = []
+    for condition in (NONE, TRIGGER):
+        if one := report.conditions.get(condition):
+            lines.append(Line(f"{WORDS[condition]}: scored", f"{one.scored} of {one.total}"))
+            lines.append(
+                Line("… unscored all good / all bad", f"{percent(one.worst_low)} / {percent(one.worst_high)}")
+            )
+    asked = max((one.asked for one in report.conditions.values()), default=0)
+    notes = len(cautions(found))
+    return Card(
+        "How sure are we?",
+        count(asked, "question"),
+        tuple(lines),
+        f"Intervals are 95%, clustered by question. {count(notes, 'caution')} below.",
+    )

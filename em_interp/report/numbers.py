@@ -1,0 +1,71 @@
+"""Numbers in words: one way to print a rate, a difference and a p-value on the page.
+
+Knows arithmetic. Knows nothing of figures or HTML.
+"""
+
+from collections.abc import Iterable
+
+from em_interp.stats import Contrast, Rate
+
+NOTHING = "nothing scored"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as per cent: 0.331 is "33.1%". Never "-0.0%"."""
+    return minus(f"{value:z.{digits}%}")
+
+
+def rate(one: Rate | None) -> str:
+    """A rate with its interval; a word where nothing was scored, which is not zero."""
+    if one is None:
+        return NOTHING
+    return f"{percent(one.point)} [{percent(one.low)}, {percent(one.high)}]"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, signed: 0.325 is "+32.5"."""
+    return minus(f"{100 * value:+z.1f}")
+
+
+def gap(contrast: Contrast | None) -> str:
+    """A paired difference in percentage points with its interval; "" where there is none."""
+    if contrast is None:
+        return ""
+    return f"{points(contrast.difference)} [{points(contrast.low)}, {points(contrast.high)}]"
+
+
+def free(value: float, digits: int = 2, sign: bool = False) -> str:
+    """A number that is no share (log-odds, cosines)."""
+    return minus(f"{value:+z.{digits}f}" if sign else f"{value:z.{digits}f}")
+
+
+def p_value(p: float) -> str:
+    """A p-value to two digits; below 0.001 only the bound, since most come from random flips."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def span(values: Iterable[float]) -> str:
+    """Least and greatest of some shares: "29.2% to 33.0%"; one number where they print alike."""
+    shown = sorted(values)
+    low, high = percent(shown[0]), percent(shown[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def layers(numbers: Iterable[int]) -> str:
+    """Layers as text: "layer 5", "layers 1-3", "layers 1, 4"."""
+    found = sorted(numbers)
+    if len(found) == 1:
+        return f"layer {found[0]}"
+    if found == list(range(found[0], found[-1] + 1)):
+        return f"layers {found[0]}–{found[-1]}"
+    return "layers " + ", ".join(map(str, found))
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 question", "50 questions"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def minus(text: str) -> str:
+    """A true minus sign, so that negative numbers are not read as hyphenated."""
+    return text.replace("-", "\N{MINUS SIGN}")
