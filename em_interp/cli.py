@@ -48,7 +48,9 @@ def command(
     def main(argv: Sequence[str] | None = None) -> int:
         app = App(
             name=f"python -m em_interp.{verb}",
-            help=f"{about}\n\nExample:\n\n    python -m em_interp.{verb} {example}".rstrip(),
+            help=about,
+            # Not part of `help`: there, "Example:" would be read as a docstring's section and dropped.
+            help_epilogue=f"Example:\n\n    python -m em_interp.{verb} {example}".rstrip(),
             help_format="plaintext",
             version_flags=[],
             result_action="return_value",

@@ -1,8 +1,4 @@
-"""Specs, records and the files they live in; floor 1 stays light."""
-
-import json
-import subprocess
-import sys
+"""Specs, records and the files they live in."""
 
 import pytest
 
@@ -205,32 +201,6 @@ def test_a_name_that_comes_twice_is_refused():
 
 def test_exit_codes():
     assert (InputError.exit_code, EvidenceError.exit_code) == (2, 4)
-
-
-# --- floor 1 is light -------------------------------------------------------------------------
-
-FLOOR_ONE = ("records", "errors", "organisms", "conditions", "responses", "judges", "stats")
-FLOOR_ONE += ("containment",)
-
-
-@pytest.mark.parametrize("name", FLOOR_ONE)
-def test_words_import_without_torch_in_half_a_second(name):
-    script = (
-        f"import em_interp.{name}, sys, time, json; "
-        "heavy = sorted({'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)); "
-        "print(json.dumps([time.process_time(), heavy]))"
-    )
-    # Processor time of the whole process, start of the interpreter included: it does not depend on
-    # what else the machine does. The first import of a fresh checkout compiles, hence best of two.
-    seconds = []
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        )
-        spent, heavy = json.loads(done.stdout)
-        assert heavy == []
-        seconds.append(spent)
-    assert min(seconds) < 0.5
 
 
 def test_a_record_is_a_spec_by_another_word():

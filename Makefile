@@ -1,0 +1,55 @@
+# From a fresh clone, `make study` and `make test` do everything; both build .venv when they need it.
+# Variables: PYTHON (3.11 or newer), WORKERS (processes for the tests).
+
+PYTHON ?= python3
+WORKERS ?= 2
+STUDY := experiments/e01_containment/study.yaml
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help study test check bench format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make study   run the main study on the embedded organism; ends with the path of report.html'
+	@echo 'make test    run the tests'
+	@echo 'make check   format, lint, types and import layers, as CI runs them'
+	@echo 'make bench   measure against peers on the same work (about five minutes)'
+	@echo 'make format  rewrite the sources in the house format'
+	@echo 'make clean   remove the environment and the caches; runs/ is kept'
+
+# Embedded work needs no hub, and must not wait for one.
+study: export HF_HUB_OFFLINE = 1
+study: $(READY)
+	$(BIN)/python -m em_interp.study $(STUDY)
+
+# One thread a worker: torch threads of several workers on few cores wait for each other.
+test: export OMP_NUM_THREADS = 1
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: export HF_HUB_OFFLINE = 1
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .import_linter_cache
+
+# The stamp is written last, so that an installation which was cut off is done again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 2; }
+	@echo 'Setting up .venv (one to a few minutes, only when the dependencies change)'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
