@@ -6,22 +6,21 @@ between the two states, so strengths compare across layers, estimators and model
 Knows linear algebra and files. Knows nothing of transformers or tokens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load, save
 from torch import Tensor
 
-from em_interp.cards import Card
-from em_interp.errors import ForeignArtifactError, InputError
-from em_interp.records import read_json, write_bytes, write_json
-from em_interp.sites import Site, parse_site
+from em_interp.artifacts import SiteTable, read_artifact, write_artifact
+from em_interp.errors import InputError
+from em_interp.sites import Site
 
 TRIGGER_SIGN = "from no-trigger to trigger"
 GENERAL_SIGN = "from aligned to misaligned"
+VECTORS = ("unit", "off", "on")
 PARALLEL = 1e-5  # sine of the angle below which two float32 unit vectors are one
 
 
@@ -93,98 +92,34 @@ class Direction:
         return self.with_unit(rest)
 
 
-@dataclass(frozen=True, eq=False)
-class Directions(Mapping[Site, Direction]):
-    """One estimator's directions over sites: a layerwise direction, and the file it lives in."""
-
-    table: dict[Site, Direction]
-    card: Card
-
-    def __getitem__(self, site: Site) -> Direction:
-        try:
-            return self.table[site]
-        except KeyError:
-            known = ", ".join(map(str, self.table))
-            raise InputError(f"no direction at {site} (there are: {known})") from None
-
-    def __contains__(self, site: object) -> bool:
-        return site in self.table  # Mapping's own would expect a KeyError
-
-    def __iter__(self) -> Iterator[Site]:
-        return iter(self.table)
-
-    def __len__(self) -> int:
-        return len(self.table)
+class Directions(SiteTable[Direction]):
+    """One estimator's directions over sites: a layerwise direction, and the folder it lives in."""
 
     def random(self, seed: int) -> "Directions":
         """The norm-matched random control at every site."""
-        return replace(self, table={site: d.random(seed) for site, d in self.table.items()})
-
-    def check(self, base: str, where: str = "direction") -> "Directions":
-        """Refuse a model whose base these were not made for. Returns itself."""
-        if self.card.base != base:
-            raise ForeignArtifactError(
-                f"{where} {self.card.name!r}: made for base {self.card.base}, this model is {base}; "
-                "carrying a direction to another model needs a map"
-            )
-        return self
+        return Directions({site: d.random(seed) for site, d in self.table.items()}, self.card)
 
     def save(self, folder: Path) -> None:
-        """Write `weights.safetensors` and `card.json`, each whole or not at all."""
-        columns = {
-            key: torch.stack([getattr(d, key) for d in self.table.values()]).contiguous()
-            for key in ("unit", "off", "on")
-        }
-        columns["scale"] = torch.tensor([d.scale for d in self.table.values()], dtype=torch.float64)
-        write_bytes(folder / "weights.safetensors", save(columns))
-        card = self.card.model_copy(update={"sites": tuple(str(site) for site in self.table)})
-        write_json(folder / "card.json", card)
+        """Write the folder (see `artifacts`)."""
+        rows = self.table.values()
+        columns = {key: torch.stack([getattr(d, key) for d in rows]) for key in VECTORS}
+        columns["scale"] = torch.tensor([d.scale for d in rows], dtype=torch.float64)
+        write_artifact(folder, self.card, list(self.table), columns)
 
     @classmethod
     def load(cls, folder: Path) -> "Directions":
-        """Read a shelf folder. Raises `InputError` for a missing or damaged file."""
-        card = Card.parse(read_json(folder / "card.json"), str(folder / "card.json"))
-        if card.kind != "direction":
-            raise InputError(f"{folder}: holds a {card.kind}, not a direction")
-        ndims = {"unit": 2, "off": 2, "on": 2, "scale": 1}
-        columns = read_columns(folder / "weights.safetensors", ndims, len(card.sites))
-        table = {}
-        for row, name in enumerate(card.sites):
-            site = parse_site(name, n_layers=10**6)
-            table[site] = Direction(
-                unit=columns["unit"][row],
-                off=columns["off"][row],
-                on=columns["on"][row],
+        """Read a folder. Raises `InputError` for a missing, damaged or foreign file."""
+        ndims = dict.fromkeys(VECTORS, 2) | {"scale": 1}
+        card, sites, columns = read_artifact(folder, "direction", ndims)
+        table = {
+            site: Direction(
+                **{key: columns[key][row] for key in VECTORS},
                 scale=float(columns["scale"][row]),
                 site=site,
             )
+            for row, site in enumerate(sites)
+        }
         return cls(table, card)
-
-
-def read_columns(path: Path, ndims: Mapping[str, int], rows: int) -> dict[str, Tensor]:
-    """The named tensors of a safetensors file, one row a site; `ndims` gives their dimensions.
-
-    Raises `InputError` for a file that is missing or damaged, or that does not fit its card.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        columns = load(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as fault:
-        raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
-    except SafetensorError as fault:
-        raise InputError(f"{path}: not a safetensors file ({fault})") from None
-    if set(columns) != set(ndims):
-        held, wanted = ", ".join(sorted(columns)) or "nothing", ", ".join(sorted(ndims))
-        raise InputError(f"{path}: holds {held}; expected {wanted}")
-    for name, value in columns.items():
-        if value.ndim != ndims[name] or len(value) != rows:
-            raise InputError(
-                f"{path}: {name} has shape {tuple(value.shape)}, but card.json names {rows} sites"
-            )
-    return columns
 
 
 def mean_difference(

@@ -5,7 +5,6 @@ bias, so a probe needs nothing but the raw activation.
 Knows linear algebra and scikit-learn. Knows nothing of transformers, tokens or text.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,14 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor
 
-from em_interp.cards import Card
-from em_interp.directions import read_columns
-from em_interp.errors import ForeignArtifactError, InputError
-from em_interp.records import read_json, write_bytes, write_json
-from em_interp.sites import Site, parse_site
+from em_interp.artifacts import SiteTable, read_artifact, write_artifact
+from em_interp.errors import InputError
+from em_interp.sites import Site
 
 PROBE_SIGN = "score >= 0 means trigger-on"
 
@@ -38,50 +34,21 @@ class Probe:
         return x.float() @ self.weight + self.bias
 
 
-@dataclass(frozen=True, eq=False)
-class Probes(Mapping[Site, Probe]):
-    """One fitter's probes over sites, and the file they live in."""
-
-    table: dict[Site, Probe]
-    card: Card
-
-    def __getitem__(self, site: Site) -> Probe:
-        return self.table[site]
-
-    def __iter__(self) -> Iterator[Site]:
-        return iter(self.table)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def check(self, base: str, where: str = "probe") -> "Probes":
-        """Refuse a model whose base these were not made for. Returns itself."""
-        if self.card.base != base:
-            raise ForeignArtifactError(
-                f"{where} {self.card.name!r}: made for base {self.card.base}, this model is {base}"
-            )
-        return self
+class Probes(SiteTable[Probe]):
+    """One fitter's probes over sites, and the folder they live in."""
 
     def save(self, folder: Path) -> None:
-        """Write `weights.safetensors` and `card.json`, each whole or not at all."""
+        """Write the folder (see `artifacts`)."""
         columns = {
-            "weight": torch.stack([p.weight for p in self.table.values()]).contiguous(),
+            "weight": torch.stack([p.weight for p in self.table.values()]),
             "bias": torch.tensor([p.bias for p in self.table.values()], dtype=torch.float64),
         }
-        write_bytes(folder / "weights.safetensors", save(columns))
-        card = self.card.model_copy(update={"sites": tuple(str(site) for site in self.table)})
-        write_json(folder / "card.json", card)
+        write_artifact(folder, self.card, list(self.table), columns)
 
     @classmethod
     def load(cls, folder: Path) -> "Probes":
-        """Read a shelf folder. Raises `InputError` for a missing or damaged file."""
-        card = Card.parse(read_json(folder / "card.json"), str(folder / "card.json"))
-        if card.kind != "probe":
-            raise InputError(f"{folder}: holds a {card.kind}, not a probe")
-        columns = read_columns(
-            folder / "weights.safetensors", {"weight": 2, "bias": 1}, len(card.sites)
-        )
-        sites = [parse_site(name, n_layers=10**6) for name in card.sites]
+        """Read a folder. Raises `InputError` for a missing, damaged or foreign file."""
+        card, sites, columns = read_artifact(folder, "probe", {"weight": 2, "bias": 1})
         table = {
             site: Probe(columns["weight"][row], float(columns["bias"][row]), site)
             for row, site in enumerate(sites)
