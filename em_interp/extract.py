@@ -10,6 +10,7 @@ from em_interp.errors import InputError, unknown
 from em_interp.flags import OrganismFlags
 
 KINDS = ("trigger", "general")
+ESTIMATORS = ("mean", "pca", "logistic")
 
 
 class ExtractSpec(OrganismFlags):
@@ -19,6 +20,7 @@ class ExtractSpec(OrganismFlags):
         "trigger",
         description="trigger: with minus without the trigger; general: organism minus base.",
     )
+    estimator: str = Field("mean", description="mean, pca or logistic (kind trigger).")
     name: str | None = Field(None, description="Name on the card; default: the output folder's.")
     layers: str = Field("all", description="Sites: all, 1,2 or 1-3, depths (0.5) or hook names.")
     span: str = Field("prompt_last", description="Tokens to pool over.")
@@ -31,6 +33,8 @@ def run(spec: ExtractSpec) -> int:
     from em_interp.conditions import bare, contexts
     from em_interp.sites import parse_sites, parse_span
 
+    if spec.estimator not in ESTIMATORS:
+        raise unknown("estimator", spec.estimator, ESTIMATORS)
     if spec.kind not in KINDS:
         raise unknown("kind of direction", spec.kind, KINDS)
     if spec.out is None:
@@ -56,14 +60,22 @@ def run(spec: ExtractSpec) -> int:
         print(f"{who.name}: {len(on)} on and {len(off)} off contexts, {len(sites)} sites")
         return 0
 
-    from em_interp.extraction import general_direction, trigger_direction
+    from em_interp.extraction import Estimator, general_direction, trigger_direction
     from em_interp.report.text import directions_table
 
     model = spec.load(who)
     name = spec.name or spec.out.name
     if spec.kind == "trigger":
         made = trigger_direction(
-            model, who.active, on, off, sites, span, name=name, trigger=trigger.name
+            model,
+            who.active,
+            on,
+            off,
+            sites,
+            span,
+            estimator=Estimator(spec.estimator),
+            name=name,
+            trigger=trigger.name,
         )
     else:
         assert who.active is not None

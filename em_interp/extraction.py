@@ -8,17 +8,42 @@ Knows models, contexts and directions. Knows nothing of judges.
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 
-from em_interp.activations import Moments
-from em_interp.capture import moments
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from em_interp.capture import capture, moments
 from em_interp.cards import Card, versions
 from em_interp.conditions import Context
-from em_interp.directions import GENERAL_SIGN, TRIGGER_SIGN, Directions, mean_difference
+from em_interp.directions import (
+    GENERAL_SIGN,
+    TRIGGER_SIGN,
+    Direction,
+    Directions,
+    mean_difference,
+    principal_difference,
+)
 from em_interp.errors import InputError
 from em_interp.models import Model
+from em_interp.probes import fit_logistic
 from em_interp.progress import Progress, silent
 from em_interp.records import digest
 from em_interp.sites import Site, Span
+
+
+class Estimator(StrEnum):
+    """How the unit vector is estimated. Units and sign are always those of the mean difference.
+
+    `mean`: difference in means. `pca`: first axis of the paired differences. `logistic`: weight of
+    a logistic regression of the state.
+    """
+
+    MEAN = "mean"
+    PCA = "pca"
+    LOGISTIC = "logistic"
+
 
 NATURAL = "strength 1 = ||mean(on) - mean(off)||"
 
@@ -31,23 +56,47 @@ def trigger_direction(
     sites: Sequence[Site],
     span: Span = Span.PROMPT_LAST,
     *,
+    estimator: Estimator = Estimator.MEAN,
     name: str = "trigger",
     trigger: str = "",
     progress: Progress = silent,
 ) -> Directions:
-    """delta per site: mean over `on` contexts minus mean over `off`, under one adapter.
+    """delta per site: from the `off` contexts to the `on` contexts, under one adapter.
 
     Both must ask the same questions, so that the difference is the framing's and not a question's.
-    Raises `InputError` otherwise.
+    The mean difference streams; the other estimators keep one pooled activation a context, and
+    are given the mean difference's units. Raises `InputError` for unpaired contexts.
     """
     if sorted(c.question for c in on) != sorted(c.question for c in off):
         raise InputError("the two states must ask the same questions: the difference pairs by question")
     with model.using(adapter):
         a = moments(model, on, sites, span, progress=progress)
         b = moments(model, off, sites, span, progress=progress)
+        table = mean_difference(sites, a.mean, b.mean, b.norm)
+        if estimator is not Estimator.MEAN:
+            plus, minus = (capture(model, _by_question(c), sites, span) for c in (on, off))
+            table = {s: _refine(estimator, table[s], plus.at(s), minus.at(s)) for s in sites}
     data = digest([c.model_dump(mode="json") for c in (*on, *off)])
     card = _card(model, adapter, name, TRIGGER_SIGN, span, data, len(on), trigger)
-    return _directions(sites, a, b, card)
+    return Directions(table, card.model_copy(update={"estimator": estimator.value}))
+
+
+def _by_question(contexts: Sequence[Context]) -> list[Context]:
+    """One order for both states, so that row i of both asks the same question."""
+    return sorted(contexts, key=lambda c: c.question)
+
+
+def _refine(
+    estimator: Estimator,
+    mean: Direction,
+    on: Float[Tensor, "n d_model"],
+    off: Float[Tensor, "n d_model"],
+) -> Direction:
+    """The same site and units along another estimator's unit vector."""
+    if estimator is Estimator.PCA:
+        return principal_difference(mean, on - off)
+    labels = torch.arange(len(on) + len(off)) < len(on)
+    return mean.with_unit(fit_logistic(torch.cat([on, off]), labels, mean.site).weight)
 
 
 def general_direction(
@@ -67,11 +116,7 @@ def general_direction(
         b = moments(model, contexts, sites, span, progress=progress)
     data = digest([c.model_dump(mode="json") for c in contexts])
     card = _card(model, adapter, name, GENERAL_SIGN, span, data, len(contexts), "")
-    return _directions(sites, a, b, card)
-
-
-def _directions(sites: Sequence[Site], on: Moments, off: Moments, card: Card) -> Directions:
-    return Directions(mean_difference(sites, on.mean, off.mean, off.norm), card)
+    return Directions(mean_difference(sites, a.mean, b.mean, b.norm), card)
 
 
 def _card(
@@ -89,7 +134,7 @@ def _card(
         name=name,
         sign=sign,
         unit=NATURAL,
-        estimator="mean difference",
+        estimator=Estimator.MEAN.value,
         span=span.value,
         base=model.base,
         organism=adapter or "base",
