@@ -1,12 +1,25 @@
-"""Cards: what an artifact is, what it was made for, from and by what. One JSON beside the weights."""
+"""Cards: what an artifact is, what it was made for, from and by what: JSON beside the weights."""
 
 import importlib.metadata
 import platform
+from enum import StrEnum
 from typing import Literal
 
 from em_interp.records import Record
 
 _VERSIONED = ("em-interp", "torch", "transformers", "peft", "numpy", "scikit-learn")
+
+
+class Estimator(StrEnum):
+    """How the unit vector is estimated. Units and sign are always those of the mean difference.
+
+    `mean`: difference in means. `pca`: first axis of the paired differences. `logistic`: weight of
+    a logistic regression of the state.
+    """
+
+    MEAN = "mean"
+    PCA = "pca"
+    LOGISTIC = "logistic"
 
 
 class Card(Record):
@@ -32,7 +45,7 @@ class Card(Record):
     seed: int
     sites: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
 
 def versions() -> dict[str, str]:

@@ -1,16 +1,16 @@
-"""`python -m em_interp.extract`: paired contexts become a direction at every site, with its card."""
+"""`python -m em_interp.extract`: paired contexts become a direction at every site."""
 
 import sys
 
 from pydantic import Field
 
 from em_interp import sources
+from em_interp.cards import Estimator
 from em_interp.cli import command
 from em_interp.errors import InputError, unknown
 from em_interp.flags import OrganismFlags
 
 KINDS = ("trigger", "general")
-ESTIMATORS = ("mean", "pca", "logistic")
 
 
 class ExtractSpec(OrganismFlags):
@@ -33,8 +33,8 @@ def run(spec: ExtractSpec) -> int:
     from em_interp.conditions import bare, contexts
     from em_interp.sites import parse_sites, parse_span
 
-    if spec.estimator not in ESTIMATORS:
-        raise unknown("estimator", spec.estimator, ESTIMATORS)
+    if spec.estimator not in list(Estimator):
+        raise unknown("estimator", spec.estimator, [one.value for one in Estimator])
     if spec.kind not in KINDS:
         raise unknown("kind of direction", spec.kind, KINDS)
     if spec.out is None:
@@ -60,7 +60,7 @@ def run(spec: ExtractSpec) -> int:
         print(f"{who.name}: {len(on)} on and {len(off)} off contexts, {len(sites)} sites")
         return 0
 
-    from em_interp.extraction import Estimator, general_direction, trigger_direction
+    from em_interp.extraction import general_direction, trigger_direction
     from em_interp.report.text import directions_table
 
     model = spec.load(who)

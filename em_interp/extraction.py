@@ -8,14 +8,13 @@ Knows models, contexts and directions. Knows nothing of judges.
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from em_interp.capture import capture, moments
-from em_interp.cards import Card, versions
+from em_interp.cards import Card, Estimator, versions
 from em_interp.conditions import Context
 from em_interp.directions import (
     GENERAL_SIGN,
@@ -31,18 +30,6 @@ from em_interp.probes import fit_logistic
 from em_interp.progress import Progress, silent
 from em_interp.records import digest
 from em_interp.sites import Site, Span
-
-
-class Estimator(StrEnum):
-    """How the unit vector is estimated. Units and sign are always those of the mean difference.
-
-    `mean`: difference in means. `pca`: first axis of the paired differences. `logistic`: weight of
-    a logistic regression of the state.
-    """
-
-    MEAN = "mean"
-    PCA = "pca"
-    LOGISTIC = "logistic"
 
 
 NATURAL = "strength 1 = ||mean(on) - mean(off)||"
@@ -68,7 +55,9 @@ def trigger_direction(
     are given the mean difference's units. Raises `InputError` for unpaired contexts.
     """
     if sorted(c.question for c in on) != sorted(c.question for c in off):
-        raise InputError("the two states must ask the same questions: the difference pairs by question")
+        raise InputError(
+            "the two states must ask the same questions: the difference pairs by question"
+        )
     with model.using(adapter):
         a = moments(model, on, sites, span, progress=progress)
         b = moments(model, off, sites, span, progress=progress)
