@@ -51,9 +51,7 @@ class Layout:
         """The layout on a device."""
         return Layout(self.length.to(device), self.framing.to(device), self.question.to(device))
 
-    def mask(
-        self, span: Span, positions: Int[Tensor, "batch pos"]
-    ) -> Bool[Tensor, "batch pos"]:
+    def mask(self, span: Span, positions: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
         """Which of the running tokens are in a span. Padding (position -1) never is."""
         length = self.length[:, None]
         real = positions >= 0
@@ -102,7 +100,9 @@ class Activations:
     def at(self, site: Site) -> Float[Tensor, "n d_model"]:
         """The rows of one site. Raises `InputError` where it was not captured."""
         if site not in self.sites:
-            raise InputError(f"{site} was not captured (captured: {', '.join(map(str, self.sites))})")
+            raise InputError(
+                f"{site} was not captured (captured: {', '.join(map(str, self.sites))})"
+            )
         return self.values[:, self.sites.index(site)]
 
 

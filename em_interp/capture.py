@@ -40,7 +40,7 @@ def pool(
         ) -> None:
             mask = batch.layout.to(hidden.device).mask(span, positions)
             if span is Span.PROMPT_LAST:
-                # One token a row: gathering is exact and moves d_model numbers instead of pos times that.
+                # One token a row: gathering is exact and moves d_model numbers, not pos times that.
                 at = mask.long().argmax(dim=1)
                 pooled = hidden[torch.arange(len(at), device=at.device), at].float()
             else:
@@ -56,7 +56,9 @@ def pool(
     last = lengths[:, None] - 1
     everywhere = torch.arange(int(lengths.max()), device=model.device).expand(len(lengths), -1)
     if not (batch.layout.mask(span, everywhere) & (everywhere <= last)).any(dim=1).all():
-        raise InputError(f"span {span.value!r} is empty in some contexts (no framing, or no response)")
+        raise InputError(
+            f"span {span.value!r} is empty in some contexts (no framing, or no response)"
+        )
     with hooked(model, [(site, visitor(site)) for site in sites]):
         forward(model, batch.ids, batch.mask)
     return torch.stack([found[site] for site in sites], dim=1)

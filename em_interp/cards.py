@@ -5,6 +5,8 @@ import platform
 from enum import StrEnum
 from typing import Literal
 
+from pydantic import Field
+
 from em_interp.records import Record
 
 _VERSIONED = ("em-interp", "torch", "transformers", "peft", "numpy", "scikit-learn")

@@ -19,7 +19,7 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 
 def split_commas(value: Any) -> Any:
-    """ "1,2" and repeated flags both give a list."""
+    """A list, from `1,2` and from repeated flags alike."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):
@@ -49,7 +49,7 @@ def command(
         app = App(
             name=f"python -m em_interp.{verb}",
             help=about,
-            # Not part of `help`: there, "Example:" would be read as a docstring's section and dropped.
+            # Not part of `help`: there, "Example:" would be taken for a section and dropped.
             help_epilogue=f"Example:\n\n    python -m em_interp.{verb} {example}".rstrip(),
             help_format="plaintext",
             version_flags=[],

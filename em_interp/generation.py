@@ -38,7 +38,7 @@ class _Row:
 
 
 class Manipulation(Spec):
-    """What an intervention did to the coordinate it edits: tokens touched, mean before and after."""
+    """What an intervention did to the coordinate it edits: tokens met, mean before and after."""
 
     intervention: str
     touched: int

@@ -1,4 +1,4 @@
-"""Localisation: at which layers and positions the gate sits. Residual-stream methods, first version.
+"""Localisation: at which layers and positions the gate sits, by the residual stream.
 
 Activation patching copies the stream of a run with the trigger into a run without it, at one layer
 and one group of positions, and asks how much of the difference in log-odds comes along
@@ -65,7 +65,7 @@ class Patching(Record):
 
 
 def positions_of(prompt: Encoded, group: Group) -> tuple[int, ...]:
-    """A group's positions in a prompt. `template` leaves out the last position, which is its own."""
+    """A group's positions in a prompt. `template` leaves out the last one, which is its own."""
     match group:
         case Group.TRIGGER:
             return prompt.framing

@@ -84,7 +84,9 @@ def parse_site(name: str | int | float | Site, n_layers: int) -> Site:
             "or a name such as blocks.2.hook_resid_post"
         )
     if not 0 <= layer < n_layers:
-        raise InputError(f"layer {layer} is out of range: this model has layers 0 to {n_layers - 1}")
+        raise InputError(
+            f"layer {layer} is out of range: this model has layers 0 to {n_layers - 1}"
+        )
     return Site(layer, point)
 
 
