@@ -147,9 +147,10 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         why = "; a pickle is not read: save it as safetensors" if pickled else ""
         raise InputError(f"adapter {folder}: no {WEIGHTS} there{why}")
     try:
-        return load_file(path)
+        weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as fault:
         raise InputError(f"{path}: not a safetensors file ({fault})") from None
+    return weights
 
 
 def _acts(key: str, weights: dict[str, Tensor]) -> bool:

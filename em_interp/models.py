@@ -48,6 +48,7 @@ ARCHITECTURES = {
     "gemma3_text": _SANDWICH,
     "gemma3": _SANDWICH._replace(stack="model.language_model"),
 }
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +111,16 @@ class Model:
 
     @property
     def active(self) -> str | None:
-        """The adapter that a pass goes through now; `None` is the base."""
-        if not self.adapters or not self.hf.get_model_status().enabled:
+        """The adapter that a pass goes through now; `None` is the base.
+
+        Raises `InputError` for a `Model` that was given to `attach`: its module carries the adapter
+        now, so it is no longer the base it says it is.
+        """
+        if not self.adapters:
+            if hasattr(self.hf, "peft_config"):
+                raise InputError(f"{self.name} was given to attach(); use the model it returned")
+            return None
+        if not self.hf.get_model_status().enabled:
             return None
         return next(n for n in self.adapters if self._key(n) == self.hf.active_adapter)
 
@@ -119,16 +128,10 @@ class Model:
     def using(self, adapter: str | None) -> Iterator["Model"]:
         """Run with one adapter, or with none (`None`: the base, exactly). May be nested.
 
-        Raises `InputError` for an adapter that is not loaded, and for a `Model` that was given to
-        `attach`: its module carries the adapter now, so it is no longer the base it says it is.
+        Raises `InputError` for an adapter that is not loaded (see also `active`).
         """
         if adapter is not None and adapter not in self.adapters:
             raise unknown("adapter", adapter, self.adapters or ["none"], where=self.name)
-        if not self.adapters:
-            if hasattr(self.hf, "peft_config"):
-                raise InputError(f"{self.name} was given to attach(); use the model it returned")
-            yield self
-            return
         before = self.active
         self._switch(adapter)
         try:
@@ -140,6 +143,8 @@ class Model:
         return peft_key(list(self.adapters).index(adapter))
 
     def _switch(self, adapter: str | None) -> None:
+        if not self.adapters:
+            return
         if adapter is None:
             self.hf.base_model.disable_adapter_layers()
         else:
@@ -172,11 +177,10 @@ def load(
 
     Everything that can be known from files is checked before weights load. Raises `InputError`.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise unknown("dtype", dtype, ["float32", "bfloat16", "float16"])
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
     check_device(device)
     if str(path).startswith((".", "/")) and not Path(path).is_dir():
         raise InputError(f"base {path}: no such directory")
@@ -188,13 +192,34 @@ def load(
         raise InputError(f"base {path}: {str(fault).splitlines()[0]}") from None
     if config.model_type not in ARCHITECTURES:
         raise unknown("architecture", config.model_type, ARCHITECTURES, where=str(path))
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    with quiet():
-        hf = AutoModelForCausalLM.from_pretrained(path, dtype=kind).to(device)
-    model = wrap(hf, tokenizer, Path(path).name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as fault:
+        line = str(fault).splitlines()[0]
+        raise InputError(f"base {path}: its tokenizer cannot be loaded ({line})") from None
+    model = wrap(_weights(path, getattr(torch, dtype)).to(device), tokenizer, Path(path).name)
     for name, folder in adapters:
         model = attach(model, name, Path(folder))
     return model
+
+
+def _weights(path: str | Path, dtype: torch.dtype) -> Any:
+    """The module of a base, every weight from its files: transformers would draw a missing one."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path, dtype=dtype, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
+        line = str(fault).splitlines()[0]
+        raise InputError(f"base {path}: its weights cannot be loaded ({line})") from None
+    hf, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(f"base {path}: {len(missing)} weights are missing ({missing[0]})")
+    return hf
 
 
 @contextmanager
@@ -239,11 +264,12 @@ def attach(model: Model, name: str, folder: Path) -> Model:
     try:
         hf = put_on(model.hf, stored, peft_key(len(model.adapters)))
     finally:
-        if model.adapters:
-            model._switch(before)
+        model._switch(before)
     hf.eval().requires_grad_(False)
     digests = {**model.adapters, name: stored.digest}
-    return Model(hf=hf, tokenizer=model.tokenizer, name=model.name, base=model.base, adapters=digests)
+    return Model(
+        hf=hf, tokenizer=model.tokenizer, name=model.name, base=model.base, adapters=digests
+    )
 
 
 def hook_module(model: Model, site: Site) -> tuple[nn.Module, bool]:
