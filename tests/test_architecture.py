@@ -28,7 +28,7 @@ CONTRACTS = {
 FLAGS = {
     "evaluate": "base conditions device dry-run dtype judge max-new-tokens organism out questions "
     "samples seed temperature trigger",
-    "extract": "base device dry-run dtype kind layers name off on organism out questions seed span "
+    "extract": "base device dry-run dtype estimator kind layers name off on organism out questions seed span "
     "trigger",
     "localize": "base device direction dry-run dtype general judge layers max-new-tokens off "
     "organism out questions samples seed span strength temperature trigger",
