@@ -31,7 +31,6 @@ from em_interp.progress import Progress, silent
 from em_interp.records import digest
 from em_interp.sites import Site, Span
 
-
 NATURAL = "strength 1 = ||mean(on) - mean(off)||"
 
 

@@ -7,6 +7,7 @@ Knows linear algebra and scikit-learn. Knows nothing of transformers, tokens or 
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def random_probe(
 
 
 def shuffled_within(
-    on: Bool[Tensor, " n"], groups: NDArray[np.str_], seed: int
+    on: Bool[Tensor, " n"], groups: NDArray[Any], seed: int
 ) -> Bool[Tensor, " n"]:
     """Labels permuted within each question: keeps pairing and base rates, destroys meaning."""
     rng = np.random.default_rng(seed)
@@ -114,7 +115,7 @@ def shuffled_within(
 
 
 def split_questions(
-    questions: NDArray[np.str_], share: float, seed: int
+    questions: NDArray[Any], share: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Row indices of a training and a test part; a question is wholly in one of them."""
     names = np.unique(questions)

@@ -9,6 +9,7 @@ Knows contexts and activations. Knows nothing of judges.
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -177,7 +178,7 @@ class _Data:
 
     def __init__(self, contexts: Sequence[Context], seed: int) -> None:
         self.contexts = contexts
-        self.questions: NDArray[np.str_] = np.array([c.question for c in contexts])
+        self.questions: NDArray[Any] = np.array([c.question for c in contexts])
         self.conditions = np.array([c.condition.value for c in contexts])
         self.train, self.held_out = split_questions(self.questions, 0.5, seed)
         binary = np.isin(self.conditions, [Condition.NONE.value, Condition.TRIGGER.value])
