@@ -28,8 +28,8 @@ CONTRACTS = {
 FLAGS = {
     "evaluate": "base conditions device dry-run dtype judge max-new-tokens organism out questions "
     "samples seed temperature trigger",
-    "extract": "base device dry-run dtype estimator kind layers name off on organism out questions seed span "
-    "trigger",
+    "extract": "base device dry-run dtype estimator kind layers name off on organism out questions "
+    "seed span trigger",
     "localize": "base device direction dry-run dtype general judge layers max-new-tokens off "
     "organism out questions samples seed span strength temperature trigger",
     "probe": "base conditions device dry-run dtype layers organism out questions seed span trigger",
