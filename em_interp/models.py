@@ -154,7 +154,7 @@ class Model:
 
 
 def wrap(hf: Any, tokenizer: Any, name: str = "model") -> Model:
-    """A `Model` around a module in memory. Raises `InputError` for an architecture not in the table."""
+    """Make a `Model` of a module in memory. Raises `InputError` for an unknown architecture."""
     if getattr(hf.config, "model_type", None) not in ARCHITECTURES:
         raise unknown(
             "architecture",
@@ -296,7 +296,7 @@ class Hooks:
         self.positions: Tensor | None = None
 
 
-class StopForward(Exception):
+class StopForward(Exception):  # noqa: N818 (a signal, not an error)
     """Raised by a visitor that has seen enough; `forward` catches it."""
 
 
@@ -310,7 +310,8 @@ def hooked(model: Model, visits: Sequence[tuple[Site, Visitor]]) -> Iterator[Hoo
     for site, _ in visits:
         if not 0 <= site.layer < model.n_layers:
             raise InputError(
-                f"layer {site.layer} is out of range: {model.name} has layers 0 to {model.n_layers - 1}"
+                f"layer {site.layer} is out of range: {model.name} has layers 0 to "
+                f"{model.n_layers - 1}"
             )
     hooks = Hooks([site for site, _ in visits])
 
