@@ -1,13 +1,32 @@
-"""The study's page: one HTML file that needs nothing beside it. Equal records give equal bytes."""
+"""The study's page: one HTML file that needs nothing beside it. Equal records give equal bytes.
+
+Knows what stands where on the page. Knows nothing of how a number came about.
+"""
 
 from functools import cache
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from em_interp.report import first_screen, numbers
+from em_interp.cards import versions
+from em_interp.report import first_screen, numbers, tables
 from em_interp.report.cautions import cautions
-from em_interp.report.figures import conditions
+from em_interp.report.figures import (
+    conditions,
+    doses,
+    geometry,
+    layers,
+    odds,
+    patching,
+    probes,
+    questions,
+    removal,
+    training,
+    variants,
+)
+from em_interp.report.picture import Picture
+from em_interp.report.transcripts import transcripts, visible
 from em_interp.study.results import Findings
 
 
@@ -21,20 +40,65 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(rate=numbers.rate, percent=numbers.percent, gap=numbers.gap)
+    made.filters.update(rate=numbers.rate, percent=numbers.percent, visible=visible)
     return made
 
 
 def page(found: Findings) -> str:
-    """The whole page."""
+    """The whole page as text. Nothing in it is fetched from anywhere, and no script runs."""
     environment = _environment()
     style = environment.get_template("report.css").render()
     return environment.get_template("study.html.jinja").render(
-        style=Markup(style),
+        style=Markup(style),  # our own file, not data
         spec=found.inputs.spec,
         found=found,
+        trigger=found.inputs.trigger,
         headline=first_screen.headline(found),
         cards=first_screen.cards(found),
-        main=conditions.picture(found),
         cautions=cautions(found),
+        figure=_pictures(found),
+        tables=_tables(found),
+        sweep=tables.sweep(found),
+        transcripts=transcripts(found),
+        spec_text=_yaml(found.inputs.spec.model_dump(mode="json")),
+        trigger_text=_yaml(found.inputs.trigger.model_dump(mode="json")),
+        versions=versions(),
     )
+
+
+def _pictures(found: Findings) -> dict[str, list[Picture]]:
+    """Figures by the section they stand in, in the order of the page; none where nothing was done."""
+    single = {
+        "conditions": conditions.picture(found),
+        "removal": removal.picture(found),
+        "doses": doses.picture(found),
+        "layers": layers.picture(found),
+        "patching": patching.picture(found),
+        "geometry": geometry.picture(found),
+        "probes": probes.picture(found),
+        "odds": odds.picture(found),
+        "training": training.picture(found),
+    }
+    many = {
+        "variants": list(variants.pictures(found)),
+        "questions": list(questions.pictures(found)),
+    }
+    return {**{name: [one] if one else [] for name, one in single.items()}, **many}
+
+
+def _tables(found: Findings) -> dict[str, tables.Table | None]:
+    return {
+        "containment": tables.containment(found),
+        "contrasts": tables.contrasts(found),
+        "variants": tables.variants(found),
+        "removal": tables.trial(found.ablation, "Removing directions at every layer."),
+        "doses": tables.trial(found.steering, "Pushing directions without the trigger."),
+        "necessity": tables.trial(found.localised.necessity, "Mean-ablation by layer, trigger on."),
+        "sufficiency": tables.trial(found.localised.sufficiency, "Addition by layer, no trigger."),
+        "odds": tables.odds(found),
+        "training": tables.training(found),
+    }
+
+
+def _yaml(plain: object) -> str:
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=96)

@@ -1,0 +1,291 @@
+"""The page's tables: records as rows of text, each with its denominators."""
+
+from typing import NamedTuple
+
+from em_interp.conditions import Condition
+from em_interp.containment import ConditionFigures
+from em_interp.containment.whole import CONTRASTS
+from em_interp.judges import Reason
+from em_interp.report.numbers import free, gap, p_value, percent, rate
+from em_interp.report.reading import WORDS, ordered, plain, roles, scopes, studied, swept
+from em_interp.report.figures.removal import label
+from em_interp.report.figures.variants import texts
+from em_interp.study.results import Findings
+from em_interp.study.spec import STUDIED
+from em_interp.trials import Trial
+
+Cells = tuple[str, ...]
+
+
+class Block(NamedTuple):
+    """Rows that belong together under a heading."""
+
+    heading: str
+    rows: tuple[Cells, ...]
+
+
+class Table(NamedTuple):
+    """A table: its caption, column heads (the first is the row's name), and blocks of rows."""
+
+    caption: str
+    heads: Cells
+    blocks: tuple[Block, ...]
+
+
+def containment(found: Findings) -> Table:
+    """Every organism under every condition, in every scope, with all denominators."""
+    heads = (
+        "condition",
+        "EM rate [95%]",
+        "at most",
+        "misaligned / scored",
+        "questions",
+        *(f"{reason.value}" for reason in Reason),
+        "coherent",
+        "worst case",
+        "one question left out",
+        "cut off",
+    )
+    blocks = []
+    for role in roles(found):
+        report = found.answers[role].containment
+        for scope in scopes(report):
+            name = f"{plain(role)}{' (under study)' if role == STUDIED else ''}, {scope}"
+            rows = [
+                _condition(condition, one)
+                for condition, one in ordered(report.scopes[scope].conditions).items()
+            ]
+            blocks.append(Block(name, tuple(rows)))
+    return Table(
+        "EM rates with all denominators. At most: one-sided 95% bound for a gate. Refusal to error: "
+        "unscored answers by reason; they are in no rate. Worst case: the rate if all unscored answers "
+        "were aligned, and if all were misaligned. One question left out: least and greatest rate. "
+        "Cut off: answers that met the token budget.",
+        heads,
+        tuple(blocks),
+    )
+
+
+def _condition(condition: Condition, one: ConditionFigures) -> Cells:
+    without = (
+        f"{percent(one.without_low)} to {percent(one.without_high)}"
+        if one.without_low is not None and one.without_high is not None
+        else ""
+    )
+    return (
+        WORDS[condition],
+        rate(one.em),
+        percent(one.em.upper) if one.em else "",
+        f"{one.misaligned} / {one.scored}",
+        f"{one.em.questions if one.em else 0} of {one.asked}",
+        *(str(one.unscored_by.get(reason, 0)) for reason in Reason),
+        percent(one.coherent.point) if one.coherent else "",
+        f"{percent(one.worst_low)} to {percent(one.worst_high)}",
+        without,
+        str(one.truncated),
+    )
+
+
+def contrasts(found: Findings) -> Table:
+    """Paired differences: the organism under study with its p-value, the others beside it."""
+    others = [role for role in roles(found) if role != STUDIED]
+    mine = studied(found).contrasts
+    rows = []
+    for a, b in CONTRASTS:
+        name = f"{a.value}-{b.value}"
+        if name not in mine:
+            continue
+        one = mine[name]
+        beside = [found.answers[role].containment.contrasts.get(name) for role in others]
+        rows.append(
+            (
+                f"{WORDS[a]} − {WORDS[b]}",
+                gap(one),
+                p_value(one.p) if one else "",
+                str(one.questions) if one else "0",
+                *(gap(other) for other in beside),
+            )
+        )
+    return Table(
+        "Differences of EM rates in percentage points, paired by question, with 95% intervals; p from "
+        "sign flips over questions (two-sided).",
+        ("contrast", plain(STUDIED), "p", "questions", *(plain(role) for role in others)),
+        (Block("", tuple(rows)),),
+    )
+
+
+def variants(found: Findings) -> Table:
+    """Every framing text in full."""
+    blocks: dict[Condition, list[Cells]] = {}
+    for text in texts(found):
+        one = text.studied
+        row = (
+            one.variant or "the bare question",
+            rate(one.em),
+            f"{one.em.events if one.em else 0} / {one.scored}",
+            str(one.unscored),
+            gap(one.against_none),
+            p_value(one.p_holm) if one.p_holm is not None else "",
+            rate(text.base.em) if text.base else "",
+        )
+        blocks.setdefault(text.condition, []).append(row)
+    return Table(
+        "Every framing text. Difference to no framing in percentage points, paired by question; p is "
+        "adjusted for the texts of its condition (Holm).",
+        (
+            "framing text",
+            "EM rate [95%]",
+            "misaligned / scored",
+            "unscored",
+            "minus no framing",
+            "p",
+            "base, the same text",
+        ),
+        tuple(Block(WORDS[condition], tuple(rows)) for condition, rows in blocks.items()),
+    )
+
+
+def trial(made: Trial, caption: str) -> Table:
+    """A grid's rows: EM, the paired change, coherence, scored, and the manipulation check."""
+    blocks = []
+    for condition in Condition:
+        rows = []
+        for row in made.rows:
+            if row.condition is not condition:
+                continue
+            check = made.manipulation(row.intervention)
+            moved = f"{free(check.before, sign=True)} → {free(check.after, sign=True)}"
+            rows.append(
+                (
+                    intervention(row.intervention),
+                    rate(row.em),
+                    gap(row.change),
+                    rate(row.coherent),
+                    f"{row.scored} of {row.scored + row.unscored}",
+                    moved if check.touched else "",
+                    f"{check.touched:,}" if check.touched else "",
+                )
+            )
+        if rows:
+            blocks.append(Block(WORDS[condition], tuple(rows)))
+    return Table(
+        caption,
+        (
+            "intervention",
+            "EM rate [95%]",
+            "change, points [95%]",
+            "coherent [95%]",
+            "scored",
+            "x·u before → after",
+            "tokens edited",
+        ),
+        tuple(blocks),
+    )
+
+
+def intervention(name: str) -> str:
+    """An intervention as tables name it."""
+    return label(name).replace("nothing removed", "untouched")
+
+
+class Sweep(NamedTuple):
+    """The search on development questions: rows of layers, columns of strengths, the chosen cell."""
+
+    strengths: Cells
+    rows: tuple[tuple[str, tuple[tuple[str, bool, bool], ...]], ...]
+
+
+def sweep(found: Findings) -> Sweep | None:
+    """Each cell: "EM / coherent", whether it was chosen, whether coherence is too low."""
+    cells = swept(found.sweep.trial)
+    if not cells:
+        return None
+    strengths = sorted({strength for _, strength in cells})
+    chosen = _layers(found.sweep.layers), found.sweep.strength
+    least = found.inputs.spec.steering.coherence
+    rows = []
+    for name in dict.fromkeys(layer for layer, _ in cells):
+        row = []
+        for strength in strengths:
+            one = cells.get((name, strength))
+            if one is None:
+                row.append(("", False, False))
+                continue
+            coherent = one.coherent.point if one.coherent else 0.0
+            em = percent(one.em.point) if one.em else "—"
+            row.append(
+                (f"{em} / {percent(coherent, 0)}", (name, strength) == chosen, coherent < least)
+            )
+        rows.append((name.replace("-", "–"), tuple(row)))
+    return Sweep(tuple(f"{strength:g}" for strength in strengths), tuple(rows))
+
+
+def _layers(numbers: tuple[int, ...]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+
+
+def training(found: Findings) -> Table:
+    """The training cards."""
+    rows = []
+    for role, card in found.manifests.items():
+        mix = card.provenance.mix
+        rows.append(
+            (
+                plain(role),
+                mix.kind.replace("_", " ") if mix else "",
+                str(card.rows),
+                str(card.steps),
+                str(card.effective_batch),
+                f"{card.trained_parameters:,}",
+                str(card.truncated),
+                f"{card.final_loss:.3f}",
+                card.weights,
+            )
+        )
+    return Table(
+        "Training cards.",
+        (
+            "organism",
+            "rows are",
+            "rows",
+            "steps",
+            "batch",
+            "trained parameters",
+            "truncated",
+            "final loss",
+            "weights",
+        ),
+        (Block("", tuple(rows)),),
+    )
+
+
+def odds(found: Findings) -> Table | None:
+    """Log-odds of every organism under every condition; `None` where there are none."""
+    cells = {(c.organism, c.condition): c for c in found.margins.cells}
+    who = [role for role in roles(found) if any(name == role for name, _ in cells)]
+    if not who:
+        return None
+    rows = []
+    for condition in Condition:
+        some = [cells.get((role, condition)) for role in who]
+        if any(some):
+            rows.append((WORDS[condition], *(_odds(one) for one in some)))
+    return Table(
+        "Mean log-odds in nats; in brackets the 95% interval of the paired difference to no framing.",
+        ("condition", *(plain(role) for role in who)),
+        (Block("", tuple(rows)),),
+    )
+
+
+def _odds(one: object) -> str:
+    from em_interp.study.stages import LogOdds
+
+    if not isinstance(one, LogOdds):
+        return ""
+    if one.against_none is None:
+        return free(one.mean)
+    c = one.against_none
+    return (
+        f"{free(one.mean)} ({free(c.difference, sign=True)} "
+        f"[{free(c.low, sign=True)}, {free(c.high, sign=True)}])"
+    )
