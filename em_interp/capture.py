@@ -4,7 +4,9 @@ Never computes logits; stops after the deepest site asked for; pools on the devi
 every site. Knows models and contexts. Knows nothing of directions or judges.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,11 +17,12 @@ from em_interp.batches import Batch, by_length, collate, pad_id
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.errors import InputError
-from em_interp.models import Model, StopForward, Visitor, forward, hooked
+from em_interp.models import Model, StopForward, Visitor, forward, hook_module, hooked
 from em_interp.progress import Progress, silent
-from em_interp.sites import Site, Span
+from em_interp.sites import Point, Site, Span
 
 TOKENS = 8192
+ENCODED = 1024  # prompts held at once: enough of like length to fill batches, few enough to forget
 
 
 @torch.inference_mode()
@@ -75,7 +78,7 @@ def capture(
 ) -> Activations:
     """Pooled activations of every context, in the contexts' order, on the CPU in float32."""
     prompts = encode_many(model.tokenizer, contexts)
-    values = torch.empty(len(prompts), len(sites), model.d_model)
+    values = torch.empty(len(prompts), len(sites), shared_width(model, sites))
     for rows, pooled in _stream(model, prompts, sites, span, tokens, progress):
         values[rows] = pooled.cpu()
     return Activations(values, tuple(sites), span)
@@ -83,21 +86,44 @@ def capture(
 
 def moments(
     model: Model,
-    contexts: Sequence[Context],
+    contexts: Iterable[Context],
     sites: Sequence[Site],
     span: Span = Span.PROMPT_LAST,
     *,
     tokens: int = TOKENS,
     progress: Progress = silent,
 ) -> Moments:
-    """Count, mean and mean norm over contexts: memory holds one batch, however many there are."""
-    total = Moments(len(sites), model.d_model)
-    chunk = 4096
-    for start in range(0, len(contexts), chunk):
-        prompts = encode_many(model.tokenizer, contexts[start : start + chunk])
+    """Count, mean and mean norm over contexts: memory holds one batch, however many there are.
+
+    The contexts may come one by one from a file or a generator; they are never all held.
+    """
+    total = Moments(len(sites), shared_width(model, sites))
+    rest = iter(contexts)
+    while some := list(islice(rest, ENCODED)):
+        prompts = encode_many(model.tokenizer, some)
         for _, pooled in _stream(model, prompts, sites, span, tokens, progress):
             total.update(pooled)
+    if not total.count:
+        raise InputError("no contexts: there is no mean over nothing")
     return total
+
+
+def shared_width(model: Model, sites: Sequence[Site]) -> int:
+    """Width of the activations at these sites.
+
+    Head outputs are as wide as all heads together, which on many models is not the stream's width.
+    Raises `InputError` for sites of different widths.
+    """
+    widths = {site: _width(model, site) for site in sites}
+    if len(set(widths.values())) != 1:
+        named = ", ".join(f"{site} {width}" for site, width in widths.items())
+        raise InputError(f"sites of different widths are captured apart ({named or 'none given'})")
+    return next(iter(widths.values()))
+
+
+def _width(model: Model, site: Site) -> int:
+    module: Any = hook_module(model, site)[0]
+    return int(module.in_features) if site.point is Point.Z else model.d_model
 
 
 def _stream(

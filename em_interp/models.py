@@ -228,7 +228,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity_error()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
@@ -273,7 +273,14 @@ def attach(model: Model, name: str, folder: Path) -> Model:
 
 
 def hook_module(model: Model, site: Site) -> tuple[nn.Module, bool]:
-    """The module that carries a site, and whether the site is its input (else its output)."""
+    """The module that carries a site, and whether the site is its input (else its output).
+
+    Raises `InputError` for a layer that the model does not have.
+    """
+    if not 0 <= site.layer < model.n_layers:
+        raise InputError(
+            f"layer {site.layer} is out of range: {model.name} has layers 0 to {model.n_layers - 1}"
+        )
     block, arch = model.blocks[site.layer], model.architecture
     match site.point:
         case Point.RESID_PRE:
@@ -307,12 +314,6 @@ def hooked(model: Model, visits: Sequence[tuple[Site, Visitor]]) -> Iterator[Hoo
     Works under `forward`, under the model's own `generate`, with or without cache and padding.
     Hooks are gone on leaving, also after an exception.
     """
-    for site, _ in visits:
-        if not 0 <= site.layer < model.n_layers:
-            raise InputError(
-                f"layer {site.layer} is out of range: {model.name} has layers 0 to "
-                f"{model.n_layers - 1}"
-            )
     hooks = Hooks([site for site, _ in visits])
 
     def locate(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
