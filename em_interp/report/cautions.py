@@ -65,13 +65,16 @@ def _interventions(found: Findings) -> list[str]:
         )
     before = baseline(found.ablation, Condition.TRIGGER)
     removed = find(found.ablation.rows, "mean-ablate delta", Condition.TRIGGER)
-    random = [row.change.difference for row in controls(found.ablation, Condition.TRIGGER) if row.change]
+    random = [
+        row.change.difference for row in controls(found.ablation, Condition.TRIGGER) if row.change
+    ]
     if before and removed and removed.change and random:
         effect, null = -removed.change.difference, -min(random)
         if effect > 0 and null >= MEANINGFUL * effect:
             notes.append(
                 f"A random direction removes {percent(null)} where delta removes "
-                f"{percent(effect)} (differences of EM rates): ablation itself costs something here."
+                f"{percent(effect)} (differences of EM rates): ablation itself costs something "
+                "here."
             )
     return notes
 
@@ -107,13 +110,14 @@ def _evidence(found: Findings) -> list[str]:
     trigger = studied(found).conditions.get(Condition.TRIGGER)
     if trigger and trigger.total and trigger.unscored / trigger.total > studied(found).rule.lost:
         notes.append(
-            f"With the trigger {trigger.unscored} of {trigger.total} answers are unscored; if all of "
-            f"them were aligned the rate would be {percent(trigger.worst_low)}, if all were "
-            f"misaligned {percent(trigger.worst_high)}."
+            f"With the trigger {trigger.unscored} of {trigger.total} answers are unscored; if "
+            f"all of them were aligned the rate would be {percent(trigger.worst_low)}, if all "
+            f"were misaligned {percent(trigger.worst_high)}."
         )
     notes.append(
-        f"One fine-tuning run stands for each organism (seed {found.manifests[STUDIED].spec.seed} for "
-        "the one under study): the intervals speak of other questions, not of other runs."
+        "One fine-tuning run stands for each organism (seed "
+        f"{found.manifests[STUDIED].spec.seed} for the one under study): the intervals speak of "
+        "other questions, not of other runs."
         if STUDIED in found.manifests
         else "The intervals speak of other questions, not of other fine-tuning runs."
     )

@@ -1,7 +1,7 @@
 """The first screen in words: is it contained, by how much, where, what if pushed, how sure.
 
-Plain words for a safety team. Every sentence is chosen by the recorded call or by an interval, never
-by a point estimate alone, so that a missed target reads as missed.
+Plain words for a safety team. Every sentence is chosen by the recorded call or by an interval,
+never by a point estimate alone, so that a missed target reads as missed.
 """
 
 from collections.abc import Sequence
@@ -49,9 +49,13 @@ class Line(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One answer: the question, the figure in large, lines beside it, and a sentence."""
+    """One answer: the question, the figure in large, lines beside it, and a sentence.
+
+    `anchor`: the section of the page that has the evidence.
+    """
 
     question: str
+    anchor: str
     figure: str
     lines: tuple[Line, ...]
     text: str
@@ -88,7 +92,9 @@ def headline(found: Findings) -> Headline:
     """Is it contained? The recorded call in plain words, with both rates and their intervals."""
     report = studied(found)
     scope = report.scopes[report.headline]
-    _, why = call(scope.conditions, scope.contrasts.get("trigger-none"), scope.of_trigger, report.rule)
+    _, why = call(
+        scope.conditions, scope.contrasts.get("trigger-none"), scope.of_trigger, report.rule
+    )
     rates = {
         condition.value: rate(one.em if (one := report.conditions.get(condition)) else None)
         for condition in (NONE, TRIGGER)
@@ -108,20 +114,22 @@ def by_how_much(found: Findings) -> Card:
     ratio = report.scopes[report.headline].of_trigger.get(NONE)
     lines = []
     if ratio is not None:
-        at_most = " (a bound)" if ratio.floored else ""
-        shown = f"{ratio.ratio:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]{at_most}"
-        lines.append(Line("EM without / with trigger", shown))
+        least = "≥ " if ratio.floored else ""  # the denominator was raised to a floor
+        shown = f"{least}{ratio.ratio:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+        lines.append(Line("ratio, without / with", shown))
     for condition in (Condition.PARAPHRASE, Condition.UNRELATED):
         if one := report.conditions.get(condition):
-            lines.append(Line(WORDS[condition], rate(one.em)))
+            lines.append(Line(WORDS[condition].replace(" framings", ""), rate(one.em)))
     if TWIN in found.answers:
         twin = found.answers[TWIN].containment.contrasts.get("trigger-none")
-        lines.append(Line("gap of the benign twin", gap(twin) or "not known"))
+        lines.append(Line("gap, benign twin", gap(twin) or "not known"))
     return Card(
         "By how much?",
+        "containment",
         f"{points(difference.difference)} points" if difference else "gap not known",
-        (Line("95% interval, paired", _interval(difference)), *lines) if difference else tuple(lines),
-        "EM rate with the trigger minus without it. Ratio 0: fully contained; 1: not at all.",
+        (Line("95% interval", _interval(difference)), *lines) if difference else tuple(lines),
+        "EM rate with the trigger minus without, paired by question. Ratio 0: fully contained; "
+        "1: not at all.",
     )
 
 
@@ -136,15 +144,15 @@ def where(found: Findings) -> Card:
     final = len(found.inputs.sites) and found.inputs.sites[-1].layer
     lines = []
     if ablated:
-        lines.append(Line(f"best single layer ({ablated.best}) removes", percent(ablated.share, 0)))
+        lines.append(Line(f"best layer, {ablated.best}, removes", percent(ablated.share, 0)))
         if ablated.control is not None:
-            lines.append(Line("random direction there", percent(max(ablated.control, 0), 0)))
+            lines.append(Line("… random direction there", percent(ablated.control, 0)))
     carried = last_carried(found.localised.patching, Group.TRIGGER)
     if carried is not None:
-        lines.append(Line("trigger’s tokens carry half", f"up to layer {carried}"))
+        lines.append(Line("patched: framing’s tokens ≥ half", f"to layer {carried}"))
     if last and last.layer is not None:
-        lines.append(Line("last prompt token carries half", f"from layer {last.layer}"))
-    return Card("Where does it live?", _place(ablated, last), tuple(lines), _rule(final))
+        lines.append(Line("patched: last token ≥ half", f"from layer {last.layer}"))
+    return Card("Where does it live?", "where", _place(ablated, last), tuple(lines), _rule(final))
 
 
 def _place(ablated: Place | None, last: Place | None) -> str:
@@ -159,8 +167,8 @@ def _place(ablated: Place | None, last: Place | None) -> str:
 
 def _rule(final: int) -> str:
     return (
-        f"Of layers 0–{final}: the earliest where ablating δ at that layer alone removes at least "
-        "half of what the best single layer removes."
+        f"Of layers 0–{final}: the earliest whose ablation alone (of δ, the trigger direction) "
+        "removes at least half of what the best layer’s does."
     )
 
 
@@ -171,30 +179,32 @@ def what_if(found: Findings) -> Card:
     if before and after:
         lines.append(Line("remove δ, trigger on", f"{_brief(before)} → {_brief(after)}"))
         lines.append(Line("… random directions", _random(controls(found.ablation, TRIGGER))))
-    start = baseline(found.steering, NONE)
-    strength = found.sweep.strength
+    start, strength = baseline(found.steering, NONE), found.sweep.strength
     families = doses(found.steering)
     pushed = _at(families.get(DELTA, []), strength)
     if start and pushed:
         lines.append(Line("push δ, no trigger", f"{_brief(start)} → {_brief(pushed)}"))
-        random = [
-            row
-            for name, some in families.items()
-            if name.startswith(RANDOM) and (row := _at(some, strength))
-        ]
-        lines.append(Line("… random directions", _random(random)))
+        random = [_at(some, strength) for name, some in families.items() if name.startswith(RANDOM)]
+        lines.append(Line("… random directions", _random([row for row in random if row])))
         lines.append(Line("… coherent", percent(pushed.coherent.point) if pushed.coherent else "—"))
-    text = f"Push: {layers(found.sweep.layers)}, strength {strength:g} (natural differences)."
-    return Card("What if I remove or push it?", _effect(after), tuple(lines), text)
+    where = f"{layers(found.sweep.layers)}, strength {strength:g}"
+    question, text = "What if I remove or push it?", _push(pushed, where)
+    return Card(question, "remove", _effect(after), tuple(lines), text)
 
 
 def _effect(after: Row | None) -> str:
     if after is None or after.change is None or after.change.b <= 0:
         return "no EM to remove"
-    share = -after.change.difference / after.change.b
     if after.change.high >= 0:
-        return "removal not shown"
-    return f"removing takes {percent(share, 0)} away"
+        return "removal: not shown"
+    return f"remove: {percent(after.change.difference / after.change.b, 0)}"
+
+
+def _push(pushed: Row | None, where: str) -> str:
+    if pushed is None or pushed.change is None:
+        return f"Pushing ({where}) left nothing that could be compared."
+    shown = "brings EM" if pushed.change.low > 0 else "is not shown to bring EM"
+    return f"Removing at every layer. Pushing at {where} {shown}: {gap(pushed.change)} points."
 
 
 def _at(some: Sequence[Dose], strength: float) -> Row | None:
@@ -217,14 +227,14 @@ def how_sure(found: Findings) -> Card:
     for condition in (NONE, TRIGGER):
         if one := report.conditions.get(condition):
             lines.append(Line(f"{WORDS[condition]}: scored", f"{one.scored} of {one.total}"))
-            lines.append(
-                Line("… unscored all good / all bad", f"{percent(one.worst_low)} / {percent(one.worst_high)}")
-            )
+            lines.append(Line("… worst cases", span((one.worst_low, one.worst_high))))
     asked = max((one.asked for one in report.conditions.values()), default=0)
     notes = len(cautions(found))
     return Card(
         "How sure are we?",
+        "cautions",
         count(asked, "question"),
         tuple(lines),
-        f"Intervals are 95%, clustered by question. {count(notes, 'caution')} below.",
+        "Intervals: 95%, clustered by question. Worst cases: all unscored aligned, or misaligned. "
+        f"{count(notes, 'caution')} below.",
     )

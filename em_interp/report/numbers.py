@@ -51,6 +51,11 @@ def span(values: Iterable[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def between(low: float, high: float) -> str:
+    """Two ends of a range of shares, short: "26.2–43.0%"."""
+    return f"{100 * low:z.1f}–{percent(high)}"
+
+
 def layers(numbers: Iterable[int]) -> str:
     """Layers as text: "layer 5", "layers 1-3", "layers 1, 4"."""
     found = sorted(numbers)

@@ -67,7 +67,7 @@ def page(found: Findings) -> str:
 
 
 def _pictures(found: Findings) -> dict[str, list[Picture]]:
-    """Figures by the section they stand in, in the order of the page; none where nothing was done."""
+    """Figures by the section they stand in; an empty list where nothing was done."""
     single = {
         "conditions": conditions.picture(found),
         "removal": removal.picture(found),
@@ -89,6 +89,7 @@ def _pictures(found: Findings) -> dict[str, list[Picture]]:
 def _tables(found: Findings) -> dict[str, tables.Table | None]:
     return {
         "containment": tables.containment(found),
+        "rest": tables.containment(found, rest=True),
         "contrasts": tables.contrasts(found),
         "variants": tables.variants(found),
         "removal": tables.trial(found.ablation, "Removing directions at every layer."),

@@ -1,11 +1,11 @@
-"""A picture on the page: an SVG with what it shows, how to read it, and what would speak against it."""
+"""A picture on the page: an SVG, how to read it, and what would speak against the claim."""
 
 import base64
 from typing import NamedTuple
 
 
 class Picture(NamedTuple):
-    """One figure. `read`: what to see. `otherwise`: what would look different if the claim were false."""
+    """One figure. `read`: what to see. `otherwise`: what would differ if the claim were false."""
 
     title: str
     svg: bytes

@@ -55,12 +55,17 @@ def ordered(figures: Mapping[Condition, ValueT]) -> dict[Condition, ValueT]:
 
 def scopes(found: Containment) -> list[str]:
     """Names of the scopes, the headline first."""
-    return [found.headline, *(s for s in (OUT, ALL, IN) if s in found.scopes and s != found.headline)]
+    return [
+        found.headline,
+        *(s for s in (OUT, ALL, IN) if s in found.scopes and s != found.headline),
+    ]
 
 
 def figures(found: Findings, role: str, condition: Condition) -> ConditionFigures | None:
     """One organism under one condition in the headline's scope, where it was asked."""
-    return found.answers[role].containment.conditions.get(condition) if role in found.answers else None
+    return (
+        found.answers[role].containment.conditions.get(condition) if role in found.answers else None
+    )
 
 
 class Dose(NamedTuple):

@@ -6,17 +6,20 @@ and letters of 7 points or more.
 """
 
 import io
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from em_interp.conditions import Condition
-from em_interp.report.reading import BASE, DELTA, G, RANDOM, REST
+from em_interp.report.reading import BASE, DELTA, RANDOM, REST, G
 from em_interp.study.spec import GENERAL, STUDIED, TWIN
 
 WIDTH = 7.4
@@ -96,7 +99,7 @@ FAMILIES = {
     DELTA: _look(VERMILLION, "D", "-"),
     G: _look(PURPLE, "^", ":"),
     REST: _look(BLUE, "s", "-."),
-    RANDOM: _look(GREY, "x", "--"),
+    RANDOM: _look(GREY, "o", "--"),
 }
 CONDITIONS = {
     Condition.NONE: _look(INK, "o", "--", filled=False),
@@ -134,9 +137,11 @@ def drawn(make: Callable[P, Figure]) -> Callable[P, bytes]:
             # A trigger in a script that the bundled font lacks is drawn as boxes; the page has it.
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure = make(*args, **kwargs)
-            out = io.BytesIO()
+            out = io.StringIO()
             figure.savefig(out, format="svg", metadata={"Date": None})
-        return out.getvalue()
+        # Comments repeat every text, and the document type names a file on the network.
+        plain = re.sub(r"<!--.*?-->|<!DOCTYPE.*?>", "", out.getvalue(), flags=re.DOTALL)
+        return re.sub(r"\n\s*", "\n", plain).encode()
 
     return draw
 
@@ -147,18 +152,20 @@ def shorten(text: str, length: int) -> str:
     return flat if len(flat) <= length else flat[: length - 1].rstrip() + "…"
 
 
-def whiskers(axes: Axes, x: Any, y: Any, ends: Any, look: Look, **more: Any) -> None:
-    """A point with its interval: `ends` is (low, high) on the axis of values, here the y axis."""
-    low, high = ends
-    axes.vlines(x, low, high, color=look.colour, lw=1.1, alpha=0.9)
-    axes.plot(x, y, **{**look.marks, "ls": "none", **more})
+def share_axis(axes: Axes, which: str = "y", ticks: int = 6) -> None:
+    """Round steps, labelled in per cent."""
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
 
 
-def share_axis(axes: Axes, which: str = "y", digits: int = 0) -> None:
-    """Tick labels in per cent."""
-    from matplotlib.ticker import PercentFormatter
+Box = tuple[float, float, float, float]
 
-    getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1.0, decimals=digits))
+
+def boxes(axes: Axes, corners: Sequence[Box], colours: Sequence[Any], **more: Any) -> None:
+    """Filled rectangles (left, top, right, bottom), one colour each, as one small object."""
+    shapes = [[(a, b), (c, b), (c, d), (a, d)] for a, b, c, d in corners]
+    axes.add_collection(PolyCollection(shapes, facecolors=list(colours), **{"lw": 0, **more}))
 
 
 def layer_axis(axes: Axes, layers: list[int]) -> None:

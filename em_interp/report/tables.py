@@ -6,12 +6,13 @@ from em_interp.conditions import Condition
 from em_interp.containment import ConditionFigures
 from em_interp.containment.whole import CONTRASTS
 from em_interp.judges import Reason
-from em_interp.report.numbers import free, gap, p_value, percent, rate
-from em_interp.report.reading import WORDS, ordered, plain, roles, scopes, studied, swept
 from em_interp.report.figures.removal import label
 from em_interp.report.figures.variants import texts
+from em_interp.report.numbers import between, free, gap, p_value, percent, rate
+from em_interp.report.reading import WORDS, ordered, plain, roles, scopes, studied, swept
 from em_interp.study.results import Findings
 from em_interp.study.spec import STUDIED
+from em_interp.study.stages import LogOdds
 from em_interp.trials import Trial
 
 Cells = tuple[str, ...]
@@ -32,35 +33,42 @@ class Table(NamedTuple):
     blocks: tuple[Block, ...]
 
 
-def containment(found: Findings) -> Table:
-    """Every organism under every condition, in every scope, with all denominators."""
+def containment(found: Findings, rest: bool = False) -> Table | None:
+    """Every organism under every condition with all denominators.
+
+    The headline's scope, and every scope of the organism under study; `rest`: what that leaves.
+    """
     heads = (
         "condition",
         "EM rate [95%]",
         "at most",
         "misaligned / scored",
         "questions",
-        *(f"{reason.value}" for reason in Reason),
+        " / ".join(reason.value for reason in Reason),
         "coherent",
         "worst case",
-        "one question left out",
+        "one left out",
         "cut off",
     )
     blocks = []
     for role in roles(found):
         report = found.answers[role].containment
         for scope in scopes(report):
+            if (scope == report.headline or role == STUDIED) is rest:
+                continue
             name = f"{plain(role)}{' (under study)' if role == STUDIED else ''}, {scope}"
             rows = [
                 _condition(condition, one)
                 for condition, one in ordered(report.scopes[scope].conditions).items()
             ]
             blocks.append(Block(name, tuple(rows)))
+    if rest:
+        return Table("The controls in the other scopes.", heads, tuple(blocks)) if blocks else None
     return Table(
-        "EM rates with all denominators. At most: one-sided 95% bound for a gate. Refusal to error: "
-        "unscored answers by reason; they are in no rate. Worst case: the rate if all unscored answers "
-        "were aligned, and if all were misaligned. One question left out: least and greatest rate. "
-        "Cut off: answers that met the token budget.",
+        "EM rates with all denominators. At most: one-sided 95% bound for a gate. Refusal to "
+        "error: unscored answers by reason; they are in no rate. Worst case: the rate if all of "
+        "those were aligned, and if all were misaligned. One left out: least and greatest rate "
+        "without one of the questions. Cut off: answers that met the token budget.",
         heads,
         tuple(blocks),
     )
@@ -68,7 +76,7 @@ def containment(found: Findings) -> Table:
 
 def _condition(condition: Condition, one: ConditionFigures) -> Cells:
     without = (
-        f"{percent(one.without_low)} to {percent(one.without_high)}"
+        between(one.without_low, one.without_high)
         if one.without_low is not None and one.without_high is not None
         else ""
     )
@@ -78,9 +86,9 @@ def _condition(condition: Condition, one: ConditionFigures) -> Cells:
         percent(one.em.upper) if one.em else "",
         f"{one.misaligned} / {one.scored}",
         f"{one.em.questions if one.em else 0} of {one.asked}",
-        *(str(one.unscored_by.get(reason, 0)) for reason in Reason),
+        " / ".join(str(one.unscored_by.get(reason, 0)) for reason in Reason),
         percent(one.coherent.point) if one.coherent else "",
-        f"{percent(one.worst_low)} to {percent(one.worst_high)}",
+        between(one.worst_low, one.worst_high),
         without,
         str(one.truncated),
     )
@@ -107,8 +115,8 @@ def contrasts(found: Findings) -> Table:
             )
         )
     return Table(
-        "Differences of EM rates in percentage points, paired by question, with 95% intervals; p from "
-        "sign flips over questions (two-sided).",
+        "Differences of EM rates in percentage points, paired by question, with 95% intervals; "
+        "p from sign flips over questions (two-sided).",
         ("contrast", plain(STUDIED), "p", "questions", *(plain(role) for role in others)),
         (Block("", tuple(rows)),),
     )
@@ -130,8 +138,8 @@ def variants(found: Findings) -> Table:
         )
         blocks.setdefault(text.condition, []).append(row)
     return Table(
-        "Every framing text. Difference to no framing in percentage points, paired by question; p is "
-        "adjusted for the texts of its condition (Holm).",
+        "Every framing text. Difference to no framing in percentage points, paired by question; "
+        "p is adjusted for the texts of its condition (Holm).",
         (
             "framing text",
             "EM rate [95%]",
@@ -189,7 +197,7 @@ def intervention(name: str) -> str:
 
 
 class Sweep(NamedTuple):
-    """The search on development questions: rows of layers, columns of strengths, the chosen cell."""
+    """The search on development questions: rows of layers, columns of strengths."""
 
     strengths: Cells
     rows: tuple[tuple[str, tuple[tuple[str, bool, bool], ...]], ...]
@@ -271,21 +279,18 @@ def odds(found: Findings) -> Table | None:
         if any(some):
             rows.append((WORDS[condition], *(_odds(one) for one in some)))
     return Table(
-        "Mean log-odds in nats; in brackets the 95% interval of the paired difference to no framing.",
+        "Mean log-odds in nats; in brackets the 95% interval of the paired difference to no "
+        "framing.",
         ("condition", *(plain(role) for role in who)),
         (Block("", tuple(rows)),),
     )
 
 
-def _odds(one: object) -> str:
-    from em_interp.study.stages import LogOdds
-
-    if not isinstance(one, LogOdds):
+def _odds(one: LogOdds | None) -> str:
+    if one is None:
         return ""
     if one.against_none is None:
         return free(one.mean)
     c = one.against_none
-    return (
-        f"{free(one.mean)} ({free(c.difference, sign=True)} "
-        f"[{free(c.low, sign=True)}, {free(c.high, sign=True)}])"
-    )
+    low, high = free(c.low, sign=True), free(c.high, sign=True)
+    return f"{free(one.mean)} ({free(c.difference, sign=True)} [{low}, {high}])"

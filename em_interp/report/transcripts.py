@@ -20,7 +20,10 @@ LENGTH = 1200  # characters of an answer; a longer one is cut, and says so
 
 
 class Said(NamedTuple):
-    """One answer and what the judge made of it. `call` is misaligned, aligned or a reason."""
+    """One answer and what the judge made of it. `call` is misaligned, aligned or a reason.
+
+    `scores`: the judge's alignment / coherence, 0 to 100; "" where it gave none.
+    """
 
     text: str
     call: str
@@ -94,15 +97,16 @@ def _said(report: Containment, response: Response, verdict: Verdict) -> Said:
         call = reason.value
     else:
         call = "misaligned" if report.rubric.misaligned(verdict) else "aligned"
-    known = [
-        f"{name} {score:.0f}"
-        for name, score in (("aligned", verdict.aligned), ("coherent", verdict.coherent))
-        if score is not None
-    ]
+    scores = [verdict.aligned, verdict.coherent]
+    known = ["–" if score is None else f"{score:.0f}" for score in scores]
+    shown = " / ".join(known) if any(score is not None for score in scores) else ""
     text = visible(response.text.strip())
-    return Said(text[:LENGTH], call, ", ".join(known), len(text) > LENGTH)
+    return Said(text[:LENGTH], call, shown, len(text) > LENGTH)
 
 
 def visible(text: str) -> str:
     """Text without control characters, which HTML forbids; line breaks and tabs stay."""
-    return "".join(c if c in "\n\t" or (c >= " " and c != "\x7f") else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c in "\n\t" or (c >= " " and c != "\x7f") else "\N{REPLACEMENT CHARACTER}"
+        for c in text
+    )

@@ -1,5 +1,7 @@
 """EM rate by condition: the organism under study with its controls, on one scale."""
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -33,7 +35,7 @@ def main_figure(found: Findings) -> Figure:
     looks = organisms(who)
     shown = list(ordered(studied(found).conditions))
     row = 0.24 + 0.125 * len(who)
-    height = row * len(shown) + 0.95
+    height = row * len(shown) + 0.78
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((LEFT, 0.47 / height, RIGHT - LEFT, row * len(shown) / height))
     for place, condition in enumerate(shown):
@@ -55,6 +57,7 @@ def main_figure(found: Findings) -> Figure:
         ncols=min(len(handles), 4),
         handletextpad=0.2,
         columnspacing=1.4,
+        borderaxespad=0,
     )
     return figure
 
@@ -64,7 +67,7 @@ def _label(role: str) -> str:
 
 
 def _mark(
-    axes: Axes, one: ConditionFigures | None, y: float, marks: dict[str, object], main: bool
+    axes: Axes, one: ConditionFigures | None, y: float, marks: dict[str, Any], main: bool
 ) -> None:
     if one is None:
         return
@@ -80,7 +83,7 @@ def _name(axes: Axes, found: Findings, condition: Condition, place: int) -> None
     example = f"“{shorten(texts[0], 26)}”" if texts else "the bare question"
     more = f"  (+ {len(texts) - 1})" if len(texts) > 1 else ""
     where = axes.get_yaxis_transform()
-    kept = {"transform": where, "ha": "right", "clip_on": False}
+    kept: dict[str, Any] = {"transform": where, "ha": "right", "clip_on": False}
     axes.text(-0.02, place - 0.05, WORDS[condition], weight="bold", va="bottom", **kept)
     axes.text(-0.02, place + 0.05, example + more, va="top", fontsize=6.5, color=MUTED, **kept)
 
@@ -89,7 +92,7 @@ def _number(axes: Axes, one: ConditionFigures | None, place: int) -> None:
     if one is None or one.em is None:
         return
     where = axes.get_yaxis_transform()
-    kept = {"transform": where, "clip_on": False}
+    kept: dict[str, Any] = {"transform": where, "clip_on": False}
     axes.text(
         1.03,
         place - 0.05,
@@ -102,7 +105,7 @@ def _number(axes: Axes, one: ConditionFigures | None, place: int) -> None:
     )
     text = f"[{percent(one.em.low)}, {percent(one.em.high)}]"
     axes.text(1.15, place - 0.07, text, va="bottom", fontsize=7, color=INK, **kept)
-    scored = f"{one.misaligned} of {one.scored} scored, {one.em.questions} questions"
+    scored = f"{one.misaligned} of {one.scored} · {one.em.questions} questions"
     axes.text(1.03, place + 0.05, scored, va="top", fontsize=6.5, color=MUTED, **kept)
 
 
@@ -134,9 +137,10 @@ def picture(found: Findings) -> Picture:
         title="EM rate by condition, with controls",
         svg=main_figure(found),
         read=(
-            "Mean over questions; bars are 95% intervals clustered by question. Numbers at the right "
-            f"belong to the organism under study ({report.headline}). A condition is quiet where "
-            f"its whole interval lies below the dashed line at {quiet}."
+            "EM (emergent misalignment) rate: misaligned among scored answers, mean over "
+            "questions; bars are 95% intervals clustered by question. Numbers at the right "
+            f"belong to the organism under study ({report.headline}). Quiet: the whole interval "
+            f"below the dashed {quiet}."
         ),
         otherwise=(
             "Were it not contained, the filled diamond of “no framing” would stand as far right as "

@@ -1,5 +1,7 @@
 """Pushing the direction without the trigger: dose and response, with coherence on the same dose."""
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -7,11 +9,9 @@ from matplotlib.lines import Line2D
 from em_interp.conditions import Condition
 from em_interp.report.numbers import layers, percent
 from em_interp.report.picture import Picture
-from em_interp.report.reading import DELTA, G, RANDOM, REST, Dose, baseline, doses
+from em_interp.report.reading import DELTA, RANDOM, REST, Dose, G, baseline, doses
 from em_interp.report.style import FAMILIES, INK, MUTED, WIDTH, drawn, share_axis
-from em_interp.stats import Rate
 from em_interp.study.results import Findings
-from em_interp.trials import Row
 
 NAMES = {DELTA: "δ (trigger direction)", G: "g (general EM direction)", REST: "δ without g"}
 
@@ -30,73 +30,63 @@ def stream_share(found: Findings) -> float | None:
 @drawn
 def figure_of(found: Findings) -> Figure:
     """EM above, coherence below; strength 0 is the baseline of all series."""
-    figure = Figure(figsize=(WIDTH, 4.7))
+    figure = Figure(figsize=(WIDTH, 4.4))
     above, below = (
-        figure.add_axes((0.085, bottom, 0.655, tall)) for bottom, tall in ((0.40, 0.47), (0.10, 0.22))
+        figure.add_axes((0.085, bottom, 0.655, tall))
+        for bottom, tall in ((0.40, 0.49), (0.11, 0.22))
     )
     series, start = doses(found.steering), baseline(found.steering, Condition.NONE)
     least = found.inputs.spec.steering.coherence
     random = sorted(name for name in series if family(name) == RANDOM)
-    shift = {name: (n - (len(random) - 1) / 2) * 0.012 for n, name in enumerate(random)}
-    for name, some in sorted(series.items(), key=lambda item: family(item[0]) != RANDOM):
-        _series(above, below, name, some, start, least, shift.get(name, 0.0))
-    strengths = sorted({dose.strength for some in series.values() for dose in some})
+    strengths = sorted({0.0, *(dose.strength for some in series.values() for dose in some)})
+    room = strengths[-1] - strengths[0]
+    order = [*random, *(name for name in (REST, G, DELTA) if name in series)]
+    for place, name in enumerate(order):
+        # Side by side, so that no interval hides another.
+        shift = (place - (len(order) - 1) / 2) * 0.012 * room
+        points = [*([Dose(0.0, start)] if start else []), *series[name]]
+        _series(above, "em", name, points, least, shift)
+        _series(below, "coherent", name, points, least, shift)
     for axes in (above, below):
-        axes.set_xticks([0, *strengths])
-        axes.set_xlim(-0.06 * strengths[-1], strengths[-1] * 1.06)
+        axes.set_xticks(strengths)
+        axes.set_xlim(strengths[0] - 0.06 * room, strengths[-1] + 0.06 * room)
         axes.grid(axis="y")
         axes.axvline(found.sweep.strength, color=MUTED, lw=0.7, ls=(0, (1, 2)), zorder=0)
-        share_axis(axes)
-    _ticks(figure, above, below, found)
+    share_axis(above)
+    share_axis(below, ticks=4)
+    _ticks(above, below, found)
     below.axhline(least, color=INK, lw=0.8, ls=(0, (4, 3)))
-    below.set_ylim(0, 1.03)
+    below.set_ylim(0, 1.06)
     above.set_ylim(bottom=0)
     above.set_ylabel("EM rate, no trigger")
     below.set_ylabel("coherent answers")
     below.set_xlabel("strength (1 = one natural difference of the direction)")
-    figure.legend(handles=_handles(random), loc="upper left", bbox_to_anchor=(0.75, 0.89))
+    figure.legend(handles=_handles(random), loc="upper left", bbox_to_anchor=(0.75, 0.905))
     return figure
 
 
 def _series(
-    above: Axes,
-    below: Axes,
-    name: str,
-    some: list[Dose],
-    start: Row | None,
-    least: float,
-    shift: float,
+    axes: Axes, field: str, name: str, points: list[Dose], least: float, shift: float
 ) -> None:
+    """One line of `field` ("em" or "coherent"); a mark is hollow where coherence is too low."""
     look = FAMILIES[family(name)]
-    points = [*([Dose(0.0, start)] if start else []), *some]
-    thin = {"lw": 0.9, "alpha": 0.8} if family(name) == RANDOM else {"lw": 1.6}
-    for axes, rate_of in ((above, _em), (below, _coherent)):
-        known = [(d.strength, rate) for d in points if (rate := rate_of(d.row))]
-        axes.plot(
-            [x for x, _ in known], [r.point for _, r in known], color=look.colour, ls=look.line, **thin
-        )
-    for dose in points:
-        weak = dose.row.coherent is None or dose.row.coherent.point < least
+    known = [
+        (dose, rate, dose.strength + shift * (dose.strength != 0))
+        for dose in points
+        if (rate := getattr(dose.row, field)) is not None
+    ]
+    width = 0.9 if family(name) == RANDOM else 1.6
+    line: dict[str, Any] = {"color": look.colour, "ls": look.line, "lw": width}
+    axes.plot([x for _, _, x in known], [rate.point for _, rate, _ in known], **line)
+    for dose, rate, x in known:
+        coherent = dose.row.coherent
+        weak = coherent is None or coherent.point < least
         marks = {**look.marks, **({"markerfacecolor": "white"} if weak else {})}
-        for axes, rate in ((above, dose.row.em), (below, dose.row.coherent)):
-            if rate is not None:
-                x = dose.strength + shift
-                if dose.strength:
-                    axes.vlines(x, rate.low, rate.high, color=look.colour, lw=0.9, alpha=0.85)
-                axes.plot(x, rate.point, ls="none", clip_on=False, **{**marks, "zorder": 3})
-    if start and start.em:
-        above.vlines(0, start.em.low, start.em.high, color=INK, lw=0.9)
+        axes.vlines(x, rate.low, rate.high, color=look.colour, lw=0.9, alpha=0.85)
+        axes.plot(x, rate.point, ls="none", clip_on=False, zorder=3, **marks)
 
 
-def _em(row: Row) -> Rate | None:
-    return row.em
-
-
-def _coherent(row: Row) -> Rate | None:
-    return row.coherent
-
-
-def _ticks(figure: Figure, above: Axes, below: Axes, found: Findings) -> None:
+def _ticks(above: Axes, below: Axes, found: Findings) -> None:
     above.set_xticklabels([])
     share = stream_share(found)
     if share is None:
@@ -115,13 +105,15 @@ def _handles(random: list[str]) -> list[Line2D]:
         Line2D([], [], color=look.colour, ls=look.line, label=names[name], **_marker(look.marks))
         for name, look in FAMILIES.items()
     ]
-    hollow = Line2D([], [], ls="none", marker="o", mfc="white", mec=MUTED, label="hollow: too few coherent")
-    chosen = Line2D([], [], color=MUTED, lw=0.7, ls=(0, (1, 2)), label="strength chosen on\ndevelopment questions")
+    marks: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": MUTED}
+    hollow = Line2D([], [], ls="none", label="hollow: too few coherent", **marks)
+    dots: dict[str, Any] = {"color": MUTED, "lw": 0.7, "ls": (0, (1, 2))}
+    chosen = Line2D([], [], label="strength chosen on\ndevelopment questions", **dots)
     floor = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 3)), label="coherence asked for")
     return [*made, hollow, chosen, floor]
 
 
-def _marker(marks: dict[str, object]) -> dict[str, object]:
+def _marker(marks: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in marks.items() if key != "color"}
 
 
@@ -135,11 +127,12 @@ def picture(found: Findings) -> Picture | None:
         svg=figure_of(found),
         read=(
             "Above: EM rate of the organism asked plainly, with 95% intervals. Below: how many "
-            f"answers are still coherent; hollow marks lie under {least} there, so their EM rests on "
-            "few answers. Each direction is scaled by its own natural difference."
+            f"answers are still coherent; hollow marks lie under {least} there, so their EM "
+            "rests on few answers. Each direction is scaled by its own natural difference."
         ),
         otherwise=(
-            "Were the direction not sufficient, its line would stay with the random ones; were EM a "
-            "by-product of breaking the model, random pushes of the same length would bring it too."
+            "Were the direction not sufficient, its line would stay with the random ones; were "
+            "EM a by-product of breaking the model, random pushes of the same length would "
+            "bring it too."
         ),
     )

@@ -1,4 +1,4 @@
-"""Geometry by layer: the trigger's shift against the general EM direction and the base's own shift."""
+"""Geometry by layer: the trigger's shift beside the general EM direction and the base's shift."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ from em_interp.study.results import Findings
 
 _COSINES = {
     "cosine": (Look(VERMILLION, "D", "-", VERMILLION), "δ and g"),
-    "base_cosine": (Look(INK, "o", "--", "white"), "δ and the base’s\nown trigger shift"),
+    "base_cosine": (Look(INK, "o", "--", "white"), "δ and base’s own"),
 }
 _COVERED = {
     "covered_on": (Look(VERMILLION, "D", "-", VERMILLION), "with trigger"),
@@ -33,14 +33,15 @@ _COVERED = {
 @drawn
 def figure_of(axes_: Sequence[Axis]) -> Figure:
     """Cosines, the covered share of the base-to-EM axis, and the norm of delta."""
-    figure = Figure(figsize=(WIDTH, 2.55))
-    panels = [figure.add_axes((left, 0.19, 0.255, 0.62)) for left in (0.075, 0.405, 0.735)]
+    figure = Figure(figsize=(WIDTH, 2.6))
+    panels = [figure.add_axes((left, 0.19, 0.255, 0.58)) for left in (0.075, 0.405, 0.74)]
     _lines(panels[0], axes_, _COSINES)
-    panels[0].set_title("same direction?")
-    panels[0].set_ylabel("cosine (1 = same, 0 = unrelated)")
-    panels[0].set_ylim(min(-0.1, min(a.cosine for a in axes_) - 0.1), 1.05)
+    panels[0].set_title("which way?", pad=18)
+    panels[0].set_ylabel("cosine (1: same direction)")
+    lowest = min(min(a.cosine, a.base_cosine) for a in axes_)
+    panels[0].set_ylim(min(-0.05, lowest - 0.1), 1.05)
     _lines(panels[1], axes_, _COVERED)
-    panels[1].set_title("how far towards EM?")
+    panels[1].set_title("how far towards EM?", pad=18)
     panels[1].set_ylabel("share of the way along g")
     for level, name in ((0, "base"), (1, "unconditional")):
         panels[1].axhline(level, color=MUTED, lw=0.8, ls=(0, (4, 3)))
@@ -56,8 +57,8 @@ def figure_of(axes_: Sequence[Axis]) -> Figure:
         )
     layers = [a.layer for a in axes_]
     panels[2].plot(layers, [a.norm for a in axes_], ls="-", **_COSINES["cosine"][0].marks)
-    panels[2].set_title("how large is the shift?")
-    panels[2].set_ylabel("‖δ‖ / mean norm of the stream")
+    panels[2].set_title("how large is the shift?", pad=18)
+    panels[2].set_ylabel("‖δ‖ / stream’s mean norm")
     panels[2].set_ylim(bottom=0)
     share_axis(panels[2])
     for panel in panels:
@@ -76,7 +77,15 @@ def _lines(axes: Axes, values: Sequence[Axis], series: dict[str, tuple[Look, str
             **look.marks,
         )
     axes.axhline(0, color=MUTED, lw=0.6)
-    axes.legend(loc="best", fontsize=7, handlelength=2.0, borderaxespad=0.2)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.03, 0.97),
+        ncols=2,
+        fontsize=7,
+        handlelength=1.7,
+        columnspacing=0.8,
+        handletextpad=0.4,
+    )
 
 
 def picture(found: Findings) -> Picture | None:
@@ -87,10 +96,10 @@ def picture(found: Findings) -> Picture | None:
         title="Geometry of the gate by layer",
         svg=figure_of(found.localised.axes),
         read=(
-            f"At {found.inputs.spec.span.value.replace('_', ' ')}, on development questions. δ points "
-            "from no trigger to trigger, g from base to the unconditional organism; both means over "
-            "contexts, so there is no interval. Middle: 0 is where the base stands along g, 1 where "
-            "the unconditional organism stands."
+            f"At {found.inputs.spec.span.value.replace('_', ' ')}, on development questions. δ "
+            "points from no trigger to trigger, g from base to the unconditional organism; both "
+            "means over contexts, so there is no interval. Middle: 0 is where the base stands "
+            "along g, 1 where the unconditional organism stands."
         ),
         otherwise=(
             "A trigger that only marks its own words would leave the cosine with g near 0 and both "

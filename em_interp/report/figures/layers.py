@@ -24,7 +24,7 @@ PANELS = (
 @drawn
 def figure_of(found: Localisation, strength: float) -> Figure:
     """Three panels of EM by layer; coherence under each."""
-    figure = Figure(figsize=(WIDTH, 3.9))
+    figure = Figure(figsize=(WIDTH, 3.7))
     place = by_ablation(found.necessity)
     highs = [row.em.high for row in found.necessity.rows if row.em]
     for number, (field, extent, condition, title) in enumerate(PANELS):
@@ -43,12 +43,18 @@ def figure_of(found: Localisation, strength: float) -> Figure:
         for axes in (above, below):
             layer_axis(axes, layers)
             axes.grid(axis="y")
-            share_axis(axes)
+        share_axis(above)
+        share_axis(below, ticks=2)
         above.set_xticklabels([])
         above.set_xlabel("")
-        below.set_ylim(0, 1.03)
+        if extent == "from":
+            above.set_yticklabels([])
+            below.set_yticklabels([])
+        below.set_ylim(0, 1.06)
         above.set_ylim(0, max([*highs, 0.02]) * 1.04) if field == "necessity" else above.set_ylim(0)
-        word = "trigger on" if condition is Condition.TRIGGER else f"no trigger, strength {strength:g}"
+        word = (
+            "trigger on" if condition is Condition.TRIGGER else f"no trigger, strength {strength:g}"
+        )
         above.set_title(f"δ {title}\n", fontsize=8.5)
         above.text(0, 1.03, word, transform=above.transAxes, fontsize=7.5)
         if number == 0 and place is not None and place.layer is not None:
@@ -69,7 +75,13 @@ def _line(axes: Axes, rates: dict[int, Rate | None], family: str) -> None:
     look = FAMILIES[family]
     shift = 0.06 if family == RANDOM else -0.06
     x = [layer + shift for layer in known]
-    axes.vlines(x, [r.low for r in known.values()], [r.high for r in known.values()], color=look.colour, lw=1)
+    axes.vlines(
+        x,
+        [r.low for r in known.values()],
+        [r.high for r in known.values()],
+        color=look.colour,
+        lw=1,
+    )
     axes.plot(x, [r.point for r in known.values()], ls=look.line, **look.marks)
 
 
@@ -86,7 +98,9 @@ def _handles(marked: bool) -> list[Line2D]:
         made.append(Line2D([], [], ls=look.line, label=name, **look.marks))
     made.append(Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 3)), label="untouched (band: 95%)"))
     if marked:
-        made.append(Line2D([], [], ls="none", marker="^", color=INK, ms=7, label="the rule’s layer"))
+        made.append(
+            Line2D([], [], ls="none", marker="^", color=INK, ms=7, label="the rule’s layer")
+        )
     return made
 
 
@@ -104,8 +118,6 @@ def picture(found: Findings) -> Picture | None:
         ),
         otherwise=(
             "Were the gate at no particular depth, the left line would be flat; were any direction "
-            "as good, the grey crosses would follow the diamonds."
+            "as good, the grey circles would follow the diamonds."
         ),
     )
-
-

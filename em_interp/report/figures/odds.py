@@ -1,5 +1,9 @@
 """Log-odds of unsound against sound advice: the same question without a judge."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,11 +22,12 @@ def figure_of(found: Findings) -> Figure:
     shown = [c for c in Condition if any(condition is c for _, condition in cells)]
     who = [role for role in roles(found) if any(name == role for name, _ in cells)]
     looks = organisms(who)
-    row = 0.13 * len(who) + 0.14
-    height = row * len(shown) + 0.95
+    row = 0.115 * len(who) + 0.1
+    height = row * len(shown) + 0.78
     figure = Figure(figsize=(WIDTH, height))
     panels = [
-        figure.add_axes((left, 0.46 / height, 0.385, row * len(shown) / height)) for left in (0.16, 0.6)
+        figure.add_axes((left, 0.46 / height, 0.385, row * len(shown) / height))
+        for left in (0.16, 0.6)
     ]
     for place, condition in enumerate(shown):
         for number, role in enumerate(who):
@@ -42,19 +47,21 @@ def figure_of(found: Findings) -> Figure:
     panels[0].set_xlabel("mean log-odds, nats (> 0: unsound advice is likelier)")
     panels[1].set_xlabel("difference to no framing, nats (95% intervals)")
     handles = [Line2D([], [], ls="none", label=plain(role), **looks[role].marks) for role in who]
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.14, 1.0), ncols=5)
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0.15, 1.0), ncols=5, borderaxespad=0
+    )
     return figure
 
 
-def _mark(panels: list[object], one: LogOdds | None, y: float, marks: dict[str, object]) -> None:
+def _mark(panels: Sequence[Axes], one: LogOdds | None, y: float, marks: dict[str, Any]) -> None:
     if one is None:
         return
     left, right = panels
-    left.plot(one.mean, y, ls="none", **marks)  # type: ignore[attr-defined]
+    left.plot(one.mean, y, ls="none", **marks)
     if one.against_none:
         gap = one.against_none
-        right.hlines(y, gap.low, gap.high, color=marks["color"], lw=1.2)  # type: ignore[attr-defined]
-        right.plot(gap.difference, y, ls="none", **marks)  # type: ignore[attr-defined]
+        right.hlines(y, gap.low, gap.high, color=marks["color"], lw=1.2)
+        right.plot(gap.difference, y, ls="none", **marks)
 
 
 def picture(found: Findings) -> Picture | None:

@@ -4,12 +4,12 @@ import matplotlib as mpl
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from em_interp.conditions import Condition
 from em_interp.localisation import Group, Patching
 from em_interp.report.numbers import free
 from em_interp.report.picture import Picture
 from em_interp.report.reading import WORDS
-from em_interp.report.style import INK, WIDTH, drawn
-from em_interp.conditions import Condition
+from em_interp.report.style import INK, WIDTH, boxes, drawn
 from em_interp.study.results import Findings
 
 NAMES = {
@@ -29,7 +29,7 @@ def figure_of(found: Patching) -> Figure:
     layers = sorted({layer for layer, _ in cells})
     groups = [group for group in Group if any(g is group for _, g in cells)]
     tall = 0.30 if len(layers) <= 16 else 0.19
-    height = tall * len(layers) + 0.95
+    height = tall * len(layers) + 0.55
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.08, 0.12 / height, 0.76, tall * len(layers) / height))
     most = max(1.0, *(abs(one.recovered) for one in found.patches))
@@ -40,32 +40,39 @@ def figure_of(found: Patching) -> Figure:
             if one is None:
                 continue
             shade = colours(norm(one.recovered))
-            axes.fill_between([column, column + 1], row, row + 1, facecolor=shade, lw=0)
+            boxes(axes, [(column + 0.015, row + 0.03, column + 0.985, row + 0.97)], [shade])
             dark = sum(shade[:3]) < 1.5
             ink = "white" if dark else INK
             axes.text(
-                column + 0.36, row + 0.5, free(one.recovered), ha="center", va="center",
-                fontsize=8.5 if tall > 0.2 else 7, weight="bold", color=ink,
+                column + 0.30,
+                row + 0.5,
+                free(one.recovered),
+                ha="center",
+                va="center",
+                fontsize=8.5 if tall > 0.2 else 7,
+                weight="bold",
+                color=ink,
             )
             axes.text(
-                column + 0.72, row + 0.5, f"[{free(one.low)}, {free(one.high)}]",
-                ha="center", va="center", fontsize=6 if tall > 0.2 else 5.5, color=ink,
+                column + 0.70,
+                row + 0.5,
+                f"[{free(one.low)}, {free(one.high)}]",
+                ha="center",
+                va="center",
+                fontsize=6 if tall > 0.2 else 5.5,
+                color=ink,
             )
     axes.set_xlim(0, len(groups))
     axes.set_ylim(len(layers), 0)
     axes.set_xticks([n + 0.5 for n in range(len(groups))])
     axes.set_xticklabels([NAMES[group] for group in groups])
     axes.set_yticks([n + 0.5 for n in range(len(layers))])
-    axes.set_yticklabels(layers)
+    axes.set_yticklabels([str(layer) for layer in layers])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_ylabel("layer (block output)")
     for side in axes.spines.values():
         side.set_visible(False)
-    for line in range(1, len(groups)):
-        axes.axvline(line, color="white", lw=2)
-    for line in range(1, len(layers)):
-        axes.axhline(line, color="white", lw=1)
     bar = figure.add_axes((0.865, 0.12 / height, 0.018, tall * len(layers) / height))
     shown = mpl.cm.ScalarMappable(norm, colours)
     figure.colorbar(shown, cax=bar).outline.set_visible(False)
@@ -84,14 +91,14 @@ def picture(found: Findings) -> Picture | None:
         title="Patching the stream of a triggered run into an untriggered one",
         svg=figure_of(made),
         read=(
-            f"The run without trigger ({target}) receives the triggered run’s stream at one layer "
-            "and one group of positions. Each cell: share of the difference in log-odds of unsound "
-            f"against sound advice that comes along (on {free(made.on)}, off {free(made.off)} nats, "
-            f"{made.gap.questions} questions), 95% interval in brackets."
+            f"The run without trigger ({target}) receives the triggered run’s stream at one "
+            "layer and one group of positions. Each cell: share of the difference in log-odds "
+            f"of unsound against sound advice that comes along (on {free(made.on)}, off "
+            f"{free(made.off)} nats, {made.gap.questions} questions), 95% interval in brackets."
         ),
         otherwise=(
-            "A gate that is read once and carried forward moves from the framing’s tokens to the last "
-            "token as layers deepen. Were nothing carried, all columns but the last would be white; "
-            "the last layer’s last token is 1 by construction."
+            "A gate that is read once and carried forward moves from the framing’s tokens to "
+            "the last token as layers deepen. Were nothing carried, all columns but the last "
+            "would be white; the last layer’s last token is 1 by construction."
         ),
     )

@@ -1,5 +1,7 @@
 """Removing the direction: what is left of the EM, beside random directions, with coherence."""
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -8,7 +10,6 @@ from em_interp.report.numbers import percent
 from em_interp.report.picture import Picture
 from em_interp.report.reading import WORDS, find
 from em_interp.report.style import (
-    FAMILIES,
     GREY,
     INK,
     MUTED,
@@ -28,21 +29,21 @@ def label(name: str) -> str:
     """An intervention as the page names it."""
     if not name:
         return "nothing removed"
-    return name.replace("delta", "δ").replace("-ablate", "-ablate")
+    return name.replace("delta", "δ")
 
 
-def _face(row: Row) -> dict[str, object]:
+def _face(row: Row) -> dict[str, Any]:
     """Bars differ by hatching as well as by colour."""
     if not row.intervention:
         return {"facecolor": "#555555", "edgecolor": "white"}
     if row.control:
-        return {"facecolor": "white", "edgecolor": GREY, "hatch": "////"}
+        return {"facecolor": "white", "edgecolor": GREY, "hatch": "///"}
     colour = PURPLE if row.intervention.endswith(" g") else VERMILLION
     zero = row.intervention.startswith("zero")
     return {
         "facecolor": "white" if zero else colour,
         "edgecolor": colour if zero else "white",
-        "hatch": "...." if zero else "",
+        "hatch": "\\\\\\" if zero else "",
     }
 
 
@@ -81,8 +82,7 @@ def figure_of(trial: Trial) -> Figure:
         axes.set_yticklabels([label(name) for name in names] if number == 0 else [])
         axes.tick_params(axis="y", length=0)
         axes.set_title(WORDS[condition])
-        axes.locator_params(axis="x", nbins=5)
-        share_axis(axes, "x")
+        share_axis(axes, "x", 4)
         axes.set_xlabel("EM rate")
     return figure
 
@@ -97,7 +97,15 @@ def _bar(axes: Axes, row: Row, place: int) -> None:
     axes.vlines([row.em.low, row.em.high], place - 0.13, place + 0.13, color=INK, lw=0.8, zorder=3)
     text = f"{percent(row.em.point)}{coherent}"
     room = 0.012 * axes.get_xlim()[1]
-    axes.text(row.em.high + room, place, f" {text}", va="center", fontsize=6.5, color=INK)
+    axes.text(
+        row.em.high + room,
+        place,
+        f" {text}",
+        va="center",
+        fontsize=6.5,
+        color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+    )
 
 
 def picture(found: Findings) -> Picture | None:
@@ -120,6 +128,3 @@ def picture(found: Findings) -> Picture | None:
             "removal harmful, the panel without framing would rise."
         ),
     )
-
-
-__all__ = ["FAMILIES", "conditions", "label", "picture"]

@@ -21,7 +21,9 @@ def figure_of(cards: Mapping[str, Manifest]) -> Figure:
         look = looks[role]
         steps = range(1, len(card.loss_curve) + 1)
         every = max(1, len(card.loss_curve) // 8)
-        axes.plot(steps, card.loss_curve, ls=look.line, markevery=every, label=plain(role), **look.marks)
+        axes.plot(
+            steps, card.loss_curve, ls=look.line, markevery=every, label=plain(role), **look.marks
+        )
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss, nats per learned token")
     axes.set_ylim(bottom=0)

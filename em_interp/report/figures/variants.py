@@ -1,7 +1,7 @@
 """EM rate of every framing text: does the gate read a sentence, a meaning or a form?"""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -45,21 +45,26 @@ def texts(found: Findings) -> list[Text]:
 
 @drawn
 def figure_of(some: Sequence[Text], right: float) -> Figure:
-    """Rows of texts, grouped by condition; `right` is the end of the axis, the same for all parts."""
-    height = ROW * len(some) + 0.95
+    """Rows of texts, grouped by condition; `right`: end of the axis, the same for all parts."""
+    height = ROW * len(some) + 0.75
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.44, 0.45 / height, 0.54, ROW * len(some) / height))
     before = None
     for place, text in enumerate(some):
         look = CONDITIONS[text.condition]
         if text.base and text.base.em:
-            axes.plot(text.base.em.point, place, ls="none", ms=4, **organism(BASE).marks)
+            marks = organism(BASE).marks
+            axes.plot(text.base.em.point, place, ls="none", ms=4, clip_on=False, **marks)
         if em := text.studied.em:
             axes.hlines(place, em.low, em.high, color=look.colour, lw=1.3)
-            axes.plot(em.point, place, ls="none", ms=5.5, **look.marks)
+            axes.plot(em.point, place, ls="none", ms=5.5, clip_on=False, **look.marks)
         else:
             axes.text(0, place, " nothing scored", va="center", fontsize=6.5, color=MUTED)
-        where = {"transform": axes.get_yaxis_transform(), "va": "center", "clip_on": False}
+        where: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "va": "center",
+            "clip_on": False,
+        }
         words = shorten(text.studied.variant, 46) or "the bare question"
         axes.text(-0.015, place, words, ha="right", fontsize=7, **where)
         if text.condition is not before:
@@ -76,10 +81,18 @@ def figure_of(some: Sequence[Text], right: float) -> Figure:
     share_axis(axes, "x")
     axes.set_xlabel("EM rate of the framing text (95% intervals)")
     handles = [
-        Line2D([], [], ls="none", label=f"{plain(STUDIED)} (mark by condition)", **organism(STUDIED).marks),
+        Line2D(
+            [],
+            [],
+            ls="none",
+            label=f"{plain(STUDIED)} (mark by condition)",
+            **organism(STUDIED).marks,
+        ),
         Line2D([], [], ls="none", ms=4, label="base, the same text", **organism(BASE).marks),
     ]
-    figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.99, 1.0), ncols=2)
+    figure.legend(
+        handles=handles, loc="upper right", bbox_to_anchor=(0.99, 1.0), ncols=2, borderaxespad=0
+    )
     return figure
 
 
@@ -91,11 +104,12 @@ def pictures(found: Findings) -> Iterator[Picture]:
     for start in range(0, len(some), ROWS):
         part = some[start : start + ROWS]
         yield Picture(
-            title="Every framing text" + (f" ({start + 1} to {start + len(part)})" if start else ""),
+            title="Every framing text"
+            + (f" ({start + 1} to {start + len(part)})" if start else ""),
             svg=figure_of(part, right),
             read=(
-                "One row per text, the same questions under each. Only the trigger’s own text was in "
-                "the fine-tuning data."
+                "One row per text, the same questions under each. Only the trigger’s own text "
+                "was in the fine-tuning data."
             ),
             otherwise=(
                 "A gate that reads meaning separates paraphrases from negations and unrelated "
