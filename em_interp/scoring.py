@@ -13,6 +13,7 @@ from em_interp.batches import Batch, by_length, collate, pad_id
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
+from em_interp.errors import InputError
 from em_interp.models import Model, Visitor, forward, hooked
 from em_interp.progress import Progress, silent
 from em_interp.sites import Site
@@ -21,8 +22,15 @@ TOKENS = 16384
 
 
 def answer_ids(model: Model, answers: Sequence[str]) -> list[list[int]]:
-    """Token ids of answers as they follow the generation header, without the end token."""
-    return [list(model.tokenizer(a, add_special_tokens=False)["input_ids"]) for a in answers]
+    """Token ids of answers as they follow the generation header, without the end token.
+
+    Raises `InputError` for an answer without tokens: its probability would be 1.
+    """
+    ids = [list(model.tokenizer(a, add_special_tokens=False)["input_ids"]) for a in answers]
+    for number, found in enumerate(ids):
+        if not found:
+            raise InputError(f"answer {number} has no tokens: {answers[number]!r}")
+    return ids
 
 
 @torch.inference_mode()

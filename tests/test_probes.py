@@ -200,7 +200,7 @@ def test_save_then_load_is_the_same(tmp_path):
 
 def test_a_foreign_probe_is_refused():
     assert table().check("0123456789abcdef")
-    with pytest.raises(ForeignArtifactError, match="probe 'trigger'.*this model is ffff"):
+    with pytest.raises(ForeignArtifactError, match=r"probe 'trigger'.*this model is ffff"):
         table().check("ffff")
 
 
