@@ -12,6 +12,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from em_interp.batches import collate, pad_id
@@ -27,6 +28,8 @@ from em_interp.scoring import answer_ids, teacher_forced
 from em_interp.sites import Site, Span
 from em_interp.stats import Contrast, paired
 from em_interp.trials import Trial
+
+Floats = NDArray[np.float64]
 
 
 class Group(StrEnum):
@@ -105,31 +108,37 @@ def patching(
 ) -> Patching:
     """Patch the block outputs of `on` into `off`, layer by layer and group by group.
 
-    `on[i]` and `off[i]` ask the same question. Groups without a position in `off` (the trigger's,
-    where there is no framing) are left out. Raises `InputError` for unpaired contexts, or where the
-    two runs do not differ, since a share of nothing means nothing.
+    `on[i]` and `off[i]` ask the same question. Groups without a position on one of the sides (the
+    trigger's, where there is no framing) are left out. Raises `InputError` for unpaired contexts,
+    or where the two runs do not differ, since a share of nothing means nothing.
     """
-    if [c.question for c in on] != [c.question for c in off]:
+    questions = [c.question for c in off]
+    if not questions or [c.question for c in on] != questions:
         raise InputError(
             "patching pairs contexts by question: both lists must ask the same, in order"
         )
     sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
-    groups = [g for g in Group if positions_of(targets[0], g)]
+    pairs_of = {
+        group: pairs
+        for group in Group
+        if any(
+            pairs := [paired_positions(a, b, group) for a, b in zip(sources, targets, strict=True)]
+        )
+    }
     stored = _streams(model, sources, layers)
     plain_on = _odds(model, sources, answers)
     plain_off = _odds(model, targets, answers)
-    gap = paired(plain_on, plain_off, rates=False)
+    gap = _contrast(plain_on, plain_off, questions)
     if abs(gap.difference) < 1e-3:
         raise InputError(
             "patching: the two runs have the same log-odds; there is nothing to recover"
         )
     patches = []
     for layer in layers:
-        for group in groups:
-            pairs = [paired_positions(a, b, group) for a, b in zip(sources, targets, strict=True)]
+        for group, pairs in pairs_of.items():
             patched = _odds(model, targets, answers, (layer, stored[layer], pairs))
-            moved = paired(patched, plain_off, rates=False)
+            moved = _contrast(patched, plain_off, questions)
             wanted = sum(len(positions_of(t, group)) for t in targets)
             patches.append(
                 Patch(
@@ -144,11 +153,21 @@ def patching(
             progress(1)
     return Patching(
         target=off[0].condition.value,
-        on=float(plain_on.mean()),
-        off=float(plain_off.mean()),
+        on=gap.a,
+        off=gap.b,
         gap=gap,
         patches=tuple(patches),
     )
+
+
+def _contrast(a: Floats, b: Floats, questions: Sequence[str]) -> Contrast:
+    """a - b, paired by question: contexts that ask the same one are one observation."""
+    names = np.array(questions)
+
+    def by_question(values: Floats) -> list[float]:
+        return [float(values[names == name].mean()) for name in dict.fromkeys(questions)]
+
+    return paired(by_question(a), by_question(b), rates=False)
 
 
 def _streams(
@@ -181,7 +200,7 @@ def _odds(
     prompts: Sequence[Encoded],
     answers: Sequence[Sequence[Sequence[int]]],
     patch: tuple[int, Tensor, Sequence[Sequence[tuple[int, int]]]] | None = None,
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+) -> Floats:
     """log P(unsound) - log P(sound) per prompt, with a patch on the prompt's positions."""
     visits = []
     if patch is not None:
