@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from em_interp.conditions import Condition, Context, Question
 from em_interp.containment import Answer, Counts, contrast, join, rate_or_none
 from em_interp.edits import Intervention
+from em_interp.errors import unknown
 from em_interp.generation import Generated, Manipulation, generate
 from em_interp.judges import Item, Judge, Rubric, Verdict
 from em_interp.models import Model
@@ -60,8 +61,13 @@ class Trial(Record):
 def judge_all(
     judge: Judge, responses: Sequence[Response], questions: Sequence[Question]
 ) -> list[Verdict]:
-    """One verdict a response. The judge sees the bare question, never framing or condition."""
+    """One verdict a response. The judge sees the bare question, never framing or condition.
+
+    Raises `InputError` for a response whose question is not among those given.
+    """
     texts = {q.id: q.text for q in questions}
+    if strange := [r.question for r in responses if r.question not in texts]:
+        raise unknown("question", strange[0], texts)
     return judge.score(
         [Item(id=r.id, question=texts[r.question], response=r.text) for r in responses]
     )

@@ -136,7 +136,7 @@ def test_groups_without_a_counterpart_are_left_out_in_both_directions(model):
         assert made.target == b[0].condition.value
     full = one(patching(model, ON, OFF, *ASKED, [1]), 1, Group.ALL)
     part = one(patching(model, OFF, ON, *ASKED, [1]), 1, Group.ALL)
-    # The trigger's own positions stay as they were. (A first word may be fewer tokens than a later.)
+    # The trigger's own positions stay. (A first word may be fewer tokens than a later one.)
     assert part.aligned < 0.9 < full.aligned
 
 
