@@ -12,6 +12,7 @@ from em_interp.conditions import Condition
 from em_interp.containment import ALL, IN, OUT, ConditionFigures, Containment
 from em_interp.study.results import Findings
 from em_interp.study.spec import GENERAL, STUDIED, TWIN
+from em_interp.training.manifest import Manifest
 from em_interp.trials import Row, Trial
 
 BASE = "base"
@@ -38,9 +39,18 @@ def plain(role: str) -> str:
 
 def roles(found: Findings) -> list[str]:
     """The organism under study first, then its controls, then whatever else was raised."""
+    return _in_order(found.answers)
+
+
+def cards(found: Findings) -> dict[str, Manifest]:
+    """Training cards in the order of `roles`."""
+    return {role: found.manifests[role] for role in _in_order(found.manifests)}
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
     first = (STUDIED, BASE, TWIN, GENERAL)
-    known = [role for role in first if role in found.answers]
-    return known + sorted(role for role in found.answers if role not in first)
+    there = set(names)
+    return [role for role in first if role in there] + sorted(there - set(first))
 
 
 def studied(found: Findings) -> Containment:

@@ -9,7 +9,7 @@ from em_interp.judges import Reason
 from em_interp.report.figures.removal import label
 from em_interp.report.figures.variants import texts
 from em_interp.report.numbers import between, free, gap, p_value, percent, rate
-from em_interp.report.reading import WORDS, ordered, plain, roles, scopes, studied, swept
+from em_interp.report.reading import WORDS, cards, ordered, plain, roles, scopes, studied, swept
 from em_interp.study.results import Findings
 from em_interp.study.spec import STUDIED
 from em_interp.study.stages import LogOdds
@@ -235,7 +235,7 @@ def _layers(numbers: tuple[int, ...]) -> str:
 def training(found: Findings) -> Table:
     """The training cards."""
     rows = []
-    for role, card in found.manifests.items():
+    for role, card in cards(found).items():
         mix = card.provenance.mix
         rows.append(
             (

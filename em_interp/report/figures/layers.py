@@ -1,5 +1,7 @@
 """Necessity and sufficiency by layer, with a random direction beside each."""
 
+from typing import Any, NamedTuple
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,60 +16,69 @@ from em_interp.stats import Rate
 from em_interp.study.results import Findings
 from em_interp.trials import Trial
 
+
+class Panel(NamedTuple):
+    """One question by layer: which trial, which rows of it, and where it stands on the page."""
+
+    trial: str
+    extent: str
+    condition: Condition
+    title: str
+    left: float
+
+
 PANELS = (
-    ("necessity", "at", Condition.TRIGGER, "removed at one layer"),
-    ("necessity", "from", Condition.TRIGGER, "removed from a layer on"),
-    ("sufficiency", "at", Condition.NONE, "pushed at one layer"),
+    Panel("necessity", "at", Condition.TRIGGER, "δ removed at one layer", 0.085),
+    Panel("necessity", "from", Condition.TRIGGER, "δ removed from a layer on", 0.385),
+    Panel("sufficiency", "at", Condition.NONE, "δ pushed at one layer", 0.735),
 )
 
 
 @drawn
 def figure_of(found: Localisation, strength: float) -> Figure:
-    """Three panels of EM by layer; coherence under each."""
+    """Three panels of EM by layer; coherence under each. The two of necessity share a scale."""
     figure = Figure(figsize=(WIDTH, 3.7))
-    place = by_ablation(found.necessity)
+    layers = list(by_layer(found.necessity, DELTA, "at"))
     highs = [row.em.high for row in found.necessity.rows if row.em]
-    for number, (field, extent, condition, title) in enumerate(PANELS):
-        trial: Trial = getattr(found, field)
-        left = (0.085, 0.385, 0.735)[number]
-        above = figure.add_axes((left, 0.42, 0.255, 0.40))
-        below = figure.add_axes((left, 0.12, 0.255, 0.20))
-        for family in (RANDOM, DELTA):
-            rows = by_layer(trial, family, extent)
-            _line(above, {layer: row.em for layer, row in rows.items()}, family)
-            _line(below, {layer: row.coherent for layer, row in rows.items()}, family)
-        start = baseline(trial, condition)
-        _before(above, start.em if start else None)
-        _before(below, start.coherent if start else None)
-        layers = list(by_layer(trial, DELTA, extent))
+    for panel in PANELS:
+        above = figure.add_axes((panel.left, 0.42, 0.255, 0.40))
+        below = figure.add_axes((panel.left, 0.12, 0.255, 0.20))
+        trial: Trial = getattr(found, panel.trial)
+        _draw(above, "em", trial, panel, layers)
+        _draw(below, "coherent", trial, panel, layers)
+        above.tick_params(labelbottom=False)
+        above.set(xlabel="", ylim=(0, None))
+        below.set(ylim=(0, 1.06))
+        if panel.trial == "necessity":
+            above.set_ylim(0, max([*highs, 0.02]) * 1.04)
         for axes in (above, below):
-            layer_axis(axes, layers)
-            axes.grid(axis="y")
-        share_axis(above)
-        share_axis(below, ticks=2)
-        above.set_xticklabels([])
-        above.set_xlabel("")
-        if extent == "from":
-            above.set_yticklabels([])
-            below.set_yticklabels([])
-        below.set_ylim(0, 1.06)
-        above.set_ylim(0, max([*highs, 0.02]) * 1.04) if field == "necessity" else above.set_ylim(0)
-        word = (
-            "trigger on" if condition is Condition.TRIGGER else f"no trigger, strength {strength:g}"
-        )
-        above.set_title(f"δ {title}\n", fontsize=8.5)
+            axes.tick_params(labelleft=panel.extent != "from")
+        on = panel.condition is Condition.TRIGGER
+        word = "trigger on" if on else f"no trigger, strength {strength:g}"
+        above.set_title(f"{panel.title}\n", fontsize=8.5)
         above.text(0, 1.03, word, transform=above.transAxes, fontsize=7.5)
-        if number == 0 and place is not None and place.layer is not None:
-            above.plot(place.layer, 0, marker="^", ms=8, color=INK, clip_on=False, zorder=4)
     figure.axes[0].set_ylabel("EM rate")
     figure.axes[1].set_ylabel("coherent")
-    figure.legend(
-        handles=_handles(place is not None and place.layer is not None),
-        loc="upper left",
-        bbox_to_anchor=(0.075, 1.005),
-        ncols=4,
-    )
+    place = by_ablation(found.necessity)
+    marked = place is not None and place.layer is not None
+    if place is not None and place.layer is not None:
+        spot: dict[str, Any] = {"marker": "^", "ms": 8, "color": INK, "clip_on": False, "zorder": 4}
+        figure.axes[0].plot(place.layer, 0, **spot)
+    handles = _handles(marked)
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.075, 1.005), ncols=4)
     return figure
+
+
+def _draw(axes: Axes, field: str, trial: Trial, panel: Panel, layers: list[int]) -> None:
+    """One panel of `field` ("em" or "coherent"): the baseline's band, then both directions."""
+    start = baseline(trial, panel.condition)
+    _before(axes, getattr(start, field) if start else None)
+    for family in (RANDOM, DELTA):
+        rows = by_layer(trial, family, panel.extent)
+        _line(axes, {layer: getattr(row, field) for layer, row in rows.items()}, family)
+    layer_axis(axes, layers)
+    axes.grid(axis="y")
+    share_axis(axes, ticks=6 if field == "em" else 2)
 
 
 def _line(axes: Axes, rates: dict[int, Rate | None], family: str) -> None:
@@ -109,7 +120,7 @@ def picture(found: Findings) -> Picture | None:
     if not by_layer(found.localised.necessity, DELTA, "at"):
         return None
     return Picture(
-        title="Necessary and sufficient, layer by layer",
+        title="Necessity and sufficiency, layer by layer",
         svg=figure_of(found.localised, found.sweep.strength),
         read=(
             "Left: the direction is mean-ablated at one layer alone; middle: at that layer and all "

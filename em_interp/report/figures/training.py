@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from em_interp.report.picture import Picture
-from em_interp.report.reading import plain
+from em_interp.report.reading import cards, plain
 from em_interp.report.style import drawn, organisms
 from em_interp.study.results import Findings
 from em_interp.training.manifest import Manifest
 
 
 @drawn
-def figure_of(cards: Mapping[str, Manifest]) -> Figure:
+def figure_of(raised: Mapping[str, Manifest]) -> Figure:
     """Mean loss per learned token against the optimiser step, one line an organism."""
     figure = Figure(figsize=(4.6, 2.3))
     axes = figure.add_axes((0.12, 0.19, 0.55, 0.74))
-    looks = organisms(list(cards))
-    for role, card in cards.items():
+    looks = organisms(list(raised))
+    for role, card in raised.items():
         look = looks[role]
         steps = range(1, len(card.loss_curve) + 1)
         every = max(1, len(card.loss_curve) // 8)
@@ -39,6 +39,6 @@ def picture(found: Findings) -> Picture | None:
         return None
     return Picture(
         title="Fine-tuning",
-        svg=figure_of(found.manifests),
+        svg=figure_of(cards(found)),
         read="Loss of each organism on its own rows, before each optimiser step.",
     )
