@@ -141,7 +141,6 @@ def where(found: Findings) -> Card:
     """The layer by the stated rule, for ablation and for patching."""
     ablated = by_ablation(found.localised.necessity)
     last = by_patching(found.localised.patching, Group.LAST)
-    final = len(found.inputs.sites) and found.inputs.sites[-1].layer
     lines = []
     if ablated:
         lines.append(Line(f"best layer, {ablated.best}, removes", percent(ablated.share, 0)))
@@ -152,7 +151,7 @@ def where(found: Findings) -> Card:
         lines.append(Line("patched: framing’s tokens ≥ half", f"to layer {carried}"))
     if last and last.layer is not None:
         lines.append(Line("patched: last token ≥ half", f"from layer {last.layer}"))
-    return Card("Where does it live?", "where", _place(ablated, last), tuple(lines), _rule(final))
+    return Card("Where does it live?", "where", _place(ablated, last), tuple(lines), _rule(found))
 
 
 def _place(ablated: Place | None, last: Place | None) -> str:
@@ -165,10 +164,11 @@ def _place(ablated: Place | None, last: Place | None) -> str:
     return "not known"
 
 
-def _rule(final: int) -> str:
+def _rule(found: Findings) -> str:
+    tried = layers(site.layer for site in found.inputs.sites)
     return (
-        f"Of layers 0–{final}: the earliest whose ablation alone (of δ, the trigger direction) "
-        "removes at least half of what the best layer’s does."
+        f"Of {tried}: the earliest whose ablation alone (of δ, the trigger direction) removes at "
+        "least half of what the best layer’s does."
     )
 
 
@@ -212,12 +212,12 @@ def _at(some: Sequence[Dose], strength: float) -> Row | None:
 
 
 def _brief(row: Row) -> str:
-    return percent(row.em.point) if row.em else "nothing scored"
+    return percent(row.em.point) if row.em else "unscored"
 
 
 def _random(rows: list[Row]) -> str:
     known = [row.em.point for row in rows if row.em]
-    return span(known) if known else "nothing scored"
+    return span(known) if known else "unscored"
 
 
 def how_sure(found: Findings) -> Card:

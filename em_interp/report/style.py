@@ -94,7 +94,14 @@ _ROLES = {
     TWIN: _look(BLUE, "s", "-."),
     GENERAL: _look(PURPLE, "^", ":"),
 }
-_OTHERS = (_look(GREEN, "v", "-"), _look(ORANGE, "P", "--"), _look(SKY, "X", "-."))
+_OTHERS = (
+    _look(GREEN, "v", "-"),
+    _look(ORANGE, "P", "--"),
+    _look(SKY, "X", "-."),
+    _look(GREEN, "<", ":", filled=False),
+    _look(ORANGE, ">", "-", filled=False),
+    _look(BLUE, "p", "--", filled=False),
+)
 FAMILIES = {
     DELTA: _look(VERMILLION, "D", "-"),
     G: _look(PURPLE, "^", ":"),
@@ -112,12 +119,12 @@ CONDITIONS = {
 
 
 def organism(role: str, others: int = 0) -> Look:
-    """A role's look; roles beyond the four known ones take the next of three, by `others`."""
+    """A role's look; roles beyond the four known ones take the next of six, by `others`."""
     return _ROLES.get(role, _OTHERS[others % len(_OTHERS)])
 
 
 def organisms(roles: list[str]) -> dict[str, Look]:
-    """Each role's look, so that no two of the first seven are alike."""
+    """Each role's look, so that no two of the first ten are alike."""
     extra = [role for role in roles if role not in _ROLES]
     return {role: organism(role, extra.index(role) if role in extra else 0) for role in roles}
 

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from em_interp.conditions import Condition, variants
 from em_interp.containment import ConditionFigures
-from em_interp.report.numbers import percent
+from em_interp.report.numbers import count, percent
 from em_interp.report.picture import Picture
 from em_interp.report.reading import WORDS, figures, ordered, plain, roles, studied
 from em_interp.report.style import (
@@ -35,7 +35,8 @@ def main_figure(found: Findings) -> Figure:
     looks = organisms(who)
     shown = list(ordered(studied(found).conditions))
     row = 0.24 + 0.125 * len(who)
-    height = row * len(shown) + 0.78
+    legend = 0.17 * -(-len(who) // 4)  # inches, four names a line
+    height = row * len(shown) + 0.61 + legend
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((LEFT, 0.47 / height, RIGHT - LEFT, row * len(shown) / height))
     for place, condition in enumerate(shown):
@@ -105,7 +106,7 @@ def _number(axes: Axes, one: ConditionFigures | None, place: int) -> None:
     )
     text = f"[{percent(one.em.low)}, {percent(one.em.high)}]"
     axes.text(1.15, place - 0.07, text, va="bottom", fontsize=7, color=INK, **kept)
-    scored = f"{one.misaligned} of {one.scored} · {one.em.questions} questions"
+    scored = f"{one.misaligned} of {one.scored} · {count(one.em.questions, 'question')}"
     axes.text(1.03, place + 0.05, scored, va="top", fontsize=6.5, color=MUTED, **kept)
 
 

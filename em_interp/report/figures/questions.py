@@ -58,17 +58,18 @@ def cells(found: Findings) -> Cells:
 
 
 def strips(all_: Sequence[Column]) -> list[list[Column]]:
-    """Columns in strips of at most `STRIP`; a domain is cut only where it is longer than that."""
+    """Columns in strips of at most `STRIP`; only a domain longer than that is cut."""
     made: list[list[Column]] = [[]]
     for _, group in groupby(all_, key=lambda one: (one.trained, one.domain)):
         domain = list(group)
-        if len(made[-1]) + len(domain) > STRIP and made[-1]:
+        if len(domain) <= STRIP < len(made[-1]) + len(domain):
             made.append([])
-        while len(made[-1]) + len(domain) > STRIP:
-            made[-1] += domain[:STRIP]
-            domain = domain[STRIP:]
-            made.append([])
-        made[-1] += domain
+        while domain:
+            room = STRIP - len(made[-1])
+            made[-1] += domain[:room]
+            domain = domain[room:]
+            if domain:
+                made.append([])
     return [strip for strip in made if strip]
 
 
