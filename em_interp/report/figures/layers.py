@@ -16,6 +16,9 @@ from em_interp.stats import Rate
 from em_interp.study.results import Findings
 from em_interp.trials import Trial
 
+# Hollow, so that the two families differ in grey print too.
+LOOKS = {DELTA: FAMILIES[DELTA], RANDOM: FAMILIES[RANDOM]._replace(face="white")}
+
 
 class Panel(NamedTuple):
     """One question by layer: which trial, which rows of it, and where it stands on the page."""
@@ -83,7 +86,7 @@ def _draw(axes: Axes, field: str, trial: Trial, panel: Panel, layers: list[int])
 
 def _line(axes: Axes, rates: dict[int, Rate | None], family: str) -> None:
     known = {layer: rate for layer, rate in rates.items() if rate is not None}
-    look = FAMILIES[family]
+    look = LOOKS[family]
     shift = 0.06 if family == RANDOM else -0.06
     x = [layer + shift for layer in known]
     axes.vlines(
@@ -105,7 +108,7 @@ def _before(axes: Axes, rate: Rate | None) -> None:
 def _handles(marked: bool) -> list[Line2D]:
     made = []
     for family, name in ((DELTA, "δ"), (RANDOM, "random, same norm")):
-        look = FAMILIES[family]
+        look = LOOKS[family]
         made.append(Line2D([], [], ls=look.line, label=name, **look.marks))
     made.append(Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 3)), label="untouched (band: 95%)"))
     if marked:
