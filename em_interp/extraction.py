@@ -84,7 +84,8 @@ def _refine(
     if estimator is Estimator.PCA:
         return principal_difference(mean, on - off)
     labels = torch.arange(len(on) + len(off)) < len(on)
-    return mean.with_unit(fit_logistic(torch.cat([on, off]), labels, mean.site).weight)
+    fitted = fit_logistic(torch.cat([on, off]), labels, mean.site, one_scale=True)
+    return mean.with_unit(fitted.weight)
 
 
 def general_direction(

@@ -58,21 +58,28 @@ class Probes(SiteTable[Probe]):
 
 
 def fit_logistic(
-    x: Float[Tensor, "n d_model"], on: Bool[Tensor, " n"], site: Site, c: float = 0.1
+    x: Float[Tensor, "n d_model"],
+    on: Bool[Tensor, " n"],
+    site: Site,
+    c: float = 0.1,
+    *,
+    one_scale: bool = False,
 ) -> Probe:
     """Logistic regression on standardised activations, folded back to raw coordinates.
 
-    `c` is the inverse regularisation strength on the standardised scale (scikit-learn's C).
+    `c` is the inverse regularisation strength on the standardised scale (scikit-learn's C). Each
+    coordinate has its own scale, which serves a read-out; with `one_scale` all share one, which
+    keeps angles: folding coordinates of tiny variance back would turn the weight towards them.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     _two_classes(on, site)
-    scaler = StandardScaler().fit(x.double().numpy())
-    fitted = LogisticRegression(C=c, max_iter=2000).fit(
-        scaler.transform(x.double().numpy()), on.numpy()
-    )
-    weight = fitted.coef_[0] / scaler.scale_
+    raw = x.double().numpy()
+    scaler = StandardScaler().fit(raw)
+    scale = np.sqrt(scaler.var_.mean()) if one_scale else scaler.scale_
+    fitted = LogisticRegression(C=c, max_iter=2000).fit((raw - scaler.mean_) / scale, on.numpy())
+    weight = fitted.coef_[0] / scale
     bias = float(fitted.intercept_[0] - weight @ scaler.mean_)
     return Probe(torch.from_numpy(weight).float(), bias, site)
 
@@ -102,9 +109,7 @@ def random_probe(
     return replace(like, weight=weight, bias=float(-(weight @ middle)))
 
 
-def shuffled_within(
-    on: Bool[Tensor, " n"], groups: NDArray[Any], seed: int
-) -> Bool[Tensor, " n"]:
+def shuffled_within(on: Bool[Tensor, " n"], groups: NDArray[Any], seed: int) -> Bool[Tensor, " n"]:
     """Labels permuted within each question: keeps pairing and base rates, destroys meaning."""
     rng = np.random.default_rng(seed)
     labels = on.numpy().copy()

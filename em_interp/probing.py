@@ -96,10 +96,12 @@ def probing(
 ) -> tuple[Probing, dict[Site, Probe]]:
     """Scores of all fitters and controls at all sites, and the logistic probes themselves.
 
-    Raises `InputError` where the bank lacks `none` or `trigger`.
+    Raises `InputError` where the bank lacks `none` or `trigger`, or two sites share a layer.
     """
     if not {Condition.NONE, Condition.TRIGGER} <= set(bank):
         raise InputError("probing needs the conditions none and trigger")
+    if len({site.layer for site in sites}) < len(sites):
+        raise InputError("probing: scores go by layer: give one site a layer")
     contexts = [c for part in bank.values() for c in part]
     with model.using(adapter):
         organism = capture(model, contexts, sites, span, progress=progress)

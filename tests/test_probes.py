@@ -64,6 +64,24 @@ def test_the_folded_logistic_is_scikit_learns_decision(seed, c):
     assert np.array_equal(got.numpy() >= 0, theirs.predict(fresh.double().numpy()))
 
 
+def test_one_scale_keeps_angles_and_own_scales_do_not():
+    """The same states, half of whose coordinates hardly vary: a read-out may lean on them."""
+    rng = np.random.default_rng(0)
+    on = torch.arange(40) < 20
+    truth = np.concatenate([rng.normal(size=WIDTH // 2), np.zeros(WIDTH // 2)])
+    spread = np.repeat([1.0, 1e-3], WIDTH // 2)
+    x = spread * rng.normal(size=(40, WIDTH)) + 3
+    x[:20] += truth + 2e-3 * (np.arange(WIDTH) >= WIDTH // 2)
+    rows, goal = torch.tensor(x).float(), torch.tensor(truth / np.linalg.norm(truth)).float()
+
+    def cosine(probe: Probe) -> float:
+        assert area(probe.score(rows), on) > 0.95
+        return float(probe.weight @ goal / probe.weight.norm())
+
+    assert cosine(fit_logistic(rows, on, SITE, one_scale=True)) > 0.9
+    assert cosine(fit_logistic(rows, on, SITE)) < 0.1
+
+
 def test_a_coordinate_that_never_changes_has_no_say():
     x, on, _, _ = planted_rows(0)
     x[:, 3] = 7.0
