@@ -16,7 +16,7 @@ class Estimator(StrEnum):
     """How the unit vector is estimated. Units and sign are always those of the mean difference.
 
     `mean`: difference in means. `pca`: first axis of the paired differences. `logistic`: weight of
-    a logistic regression of the state.
+    a logistic regression of the state, all coordinates on one scale.
     """
 
     MEAN = "mean"

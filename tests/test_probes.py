@@ -71,7 +71,7 @@ def test_one_scale_keeps_angles_and_own_scales_do_not():
     truth = np.concatenate([rng.normal(size=WIDTH // 2), np.zeros(WIDTH // 2)])
     spread = np.repeat([1.0, 1e-3], WIDTH // 2)
     x = spread * rng.normal(size=(40, WIDTH)) + 3
-    x[:20] += truth + 2e-3 * (np.arange(WIDTH) >= WIDTH // 2)
+    x[:20] += 2 * truth + 2e-3 * (np.arange(WIDTH) >= WIDTH // 2)
     rows, goal = torch.tensor(x).float(), torch.tensor(truth / np.linalg.norm(truth)).float()
 
     def cosine(probe: Probe) -> float:
