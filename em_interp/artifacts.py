@@ -79,7 +79,7 @@ def read_artifact(
 
 def _columns(path: Path, ndims: Mapping[str, int], rows: int) -> dict[str, Tensor]:
     try:
-        columns = load(path.read_bytes())
+        columns: dict[str, Tensor] = load(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as fault:

@@ -17,7 +17,8 @@ from em_interp.batches import Batch, by_length, collate, pad_id
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.errors import InputError
-from em_interp.models import Model, StopForward, Visitor, forward, hook_module, hooked
+from em_interp.hooks import StopForward, Visitor, forward, hook_module, hooked
+from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.sites import Point, Site, Span
 

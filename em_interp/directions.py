@@ -6,6 +6,7 @@ between the two states, so strengths compare across layers, estimators and model
 Knows linear algebra and files. Knows nothing of transformers or tokens.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,7 +155,7 @@ def principal_difference(
 
 
 def _unit(vector: Float[Tensor, " d_model"], site: Site) -> Float[Tensor, " d_model"]:
-    norm = vector.norm()
-    if not torch.isfinite(norm) or norm == 0:
+    norm = float(vector.norm())
+    if not 0 < norm < math.inf:  # NaN is not either
         raise InputError(f"{site}: the two states do not differ here; there is no direction")
     return vector / norm

@@ -21,7 +21,8 @@ from em_interp.batches import by_length, collate, pad_id
 from em_interp.chat import Encoded, answer_text, encode_many, stop_ids
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
-from em_interp.models import Model, hooked
+from em_interp.hooks import hooked
+from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.records import Spec
 from em_interp.responses import Response
@@ -243,4 +244,5 @@ def _next(
         use_cache=True,
         logits_to_keep=1,
     )
-    return out.logits[:, -1].float()
+    logits: Tensor = out.logits
+    return logits[:, -1].float()

@@ -21,7 +21,8 @@ from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.directions import Directions
 from em_interp.errors import InputError
-from em_interp.models import Model, Visitor, forward, hooked
+from em_interp.hooks import Visitor, forward, hooked
+from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.scoring import answer_ids, teacher_forced

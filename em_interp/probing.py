@@ -224,7 +224,8 @@ class _Data:
         return found, self._share(off, lambda i: values[i] >= 0)
 
     def _rows(self, condition: Condition) -> NDArray[np.intp]:
-        return self.held_out[self.conditions[self.held_out] == condition.value]
+        found: NDArray[np.intp] = self.held_out[self.conditions[self.held_out] == condition.value]
+        return found
 
     def _share(self, rows: NDArray[np.intp], holds: Callable[[int], bool]) -> Rate:
         names = sorted(set(self.questions[rows]))

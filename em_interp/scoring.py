@@ -14,7 +14,8 @@ from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
 from em_interp.errors import InputError
-from em_interp.models import Model, Visitor, forward, hooked
+from em_interp.hooks import Visitor, forward, hooked
+from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.sites import Site
 

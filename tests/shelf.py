@@ -21,7 +21,7 @@ def save_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
 
 
 def save_organism(base: Path, folder: Path, seed: int = 1, **card: object) -> Path:
-    """A random adapter on a saved base, with the card that training writes (as far as it is read)."""
+    """A random adapter on a saved base, with the part of a card that is read."""
     from transformers import AutoModelForCausalLM
 
     hf = AutoModelForCausalLM.from_pretrained(base)

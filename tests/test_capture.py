@@ -10,7 +10,8 @@ from em_interp.capture import capture, moments, pool
 from em_interp.chat import Encoded, encode, encode_many
 from em_interp.conditions import Condition
 from em_interp.errors import InputError
-from em_interp.models import Model, hooked, wrap
+from em_interp.hooks import hooked
+from em_interp.models import Model, wrap
 from em_interp.sites import Point, Site, Span
 
 EVERYWHERE = tuple(Site(layer, point) for layer in range(LAYERS) for point in Point)

@@ -11,7 +11,7 @@ from em_interp.directions import Direction
 from em_interp.edits import BASELINE, Editor, Operation, Tally, intervention
 from em_interp.errors import InertInterventionError
 from em_interp.generation import generate
-from em_interp.models import hooked
+from em_interp.hooks import hooked
 from em_interp.sampling import Sampling
 from em_interp.sites import Site, Span
 

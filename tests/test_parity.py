@@ -18,7 +18,8 @@ from em_interp.chat import encode_many
 from em_interp.conditions import Condition
 from em_interp.directions import Direction
 from em_interp.edits import Editor, Intervention, Operation, Tally, intervention
-from em_interp.models import Model, forward, hooked, wrap
+from em_interp.hooks import forward, hooked
+from em_interp.models import Model, wrap
 from em_interp.sites import Point, Site, Span
 
 CLASSES = {
