@@ -35,7 +35,7 @@ from em_interp.stats import auroc, paired
 from em_interp.stats import rate as rated
 from em_interp.study.results import Findings
 from em_interp.study.spec import Inputs, Steering, StudySpec
-from em_interp.study.stages import Answers, LogOdds, Margins, Sweep
+from em_interp.study.records import Answers, LogOdds, Margins, Sweep
 from em_interp.training.manifest import Manifest, Provenance
 from em_interp.training.spec import TrainSpec
 from em_interp.trials import Row, Trial
@@ -583,6 +583,9 @@ def test_the_first_screen_says_where_and_says_when_nowhere(found):
     flat = found.localised.model_copy(update={"necessity": necessity([0.05, 0.1, 0.1])})
     card = first_screen.where(dataclasses.replace(found, localised=flat))
     assert card.figure == "not localised to one layer"
+    idle = found.localised.model_copy(update={"necessity": necessity([0.0, 0.0])})
+    card = first_screen.where(dataclasses.replace(found, localised=idle))
+    assert card.figure == "no layer shown"
 
 
 # --- transcripts, cautions, small things ------------------------------------------------------
@@ -635,12 +638,7 @@ def test_strips_keep_domains_together_and_lose_no_question():
     parts = strips(columns)
     assert [one for part in parts for one in part] == columns
     assert max(map(len, parts)) <= STRIP
-    split = {
-        one.domain
-        for a, b in pairwise(parts)
-        for one in a
-        if one.domain == b[0].domain
-    }
+    split = {one.domain for a, b in pairwise(parts) for one in a if one.domain == b[0].domain}
     assert split <= {"long"}
 
 

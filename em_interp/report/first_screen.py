@@ -158,7 +158,7 @@ def _place(ablated: Place | None, last: Place | None) -> str:
     if ablated and ablated.layer is not None:
         return f"from layer {ablated.layer}"
     if ablated:
-        return "not localised to one layer"
+        return "not localised to one layer" if ablated.shown else "no layer shown"
     if last and last.layer is not None:
         return f"last token from layer {last.layer}"
     return "not known"

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from em_interp.cards import versions
-from em_interp.report import first_screen, numbers, tables
+from em_interp.report import first_screen, numbers, tables, trial_tables
 from em_interp.report.cautions import cautions
 from em_interp.report.figures import (
     conditions,
@@ -58,7 +58,7 @@ def page(found: Findings) -> str:
         cautions=cautions(found),
         figure=_pictures(found),
         tables=_tables(found),
-        sweep=tables.sweep(found),
+        sweep=trial_tables.sweep(found),
         transcripts=transcripts(found),
         spec_text=_yaml(found.inputs.spec.model_dump(mode="json")),
         trigger_text=_yaml(found.inputs.trigger.model_dump(mode="json")),
@@ -87,15 +87,20 @@ def _pictures(found: Findings) -> dict[str, list[Picture]]:
 
 
 def _tables(found: Findings) -> dict[str, tables.Table | None]:
+    need, enough = found.localised.necessity, found.localised.sufficiency
     return {
         "containment": tables.containment(found),
         "rest": tables.containment(found, rest=True),
         "contrasts": tables.contrasts(found),
         "variants": tables.variants(found),
-        "removal": tables.trial(found.ablation, "Removing directions at every layer."),
-        "doses": tables.trial(found.steering, "Pushing directions without the trigger."),
-        "necessity": tables.trial(found.localised.necessity, "Mean-ablation by layer, trigger on."),
-        "sufficiency": tables.trial(found.localised.sufficiency, "Addition by layer, no trigger."),
+        "removal": trial_tables.trial(found.ablation, "Removing directions at every layer."),
+        "doses": trial_tables.trial(found.steering, "Pushing directions without the trigger."),
+        "necessity": trial_tables.trial(
+            found.localised.necessity, "Mean-ablation by layer, trigger on."
+        ),
+        "sufficiency": trial_tables.trial(
+            found.localised.sufficiency, "Addition by layer, no trigger."
+        ),
         "odds": tables.odds(found),
         "training": tables.training(found),
     }

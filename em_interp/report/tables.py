@@ -6,14 +6,12 @@ from em_interp.conditions import Condition
 from em_interp.containment import ConditionFigures
 from em_interp.containment.whole import CONTRASTS
 from em_interp.judges import Reason
-from em_interp.report.figures.removal import label
 from em_interp.report.figures.variants import texts
 from em_interp.report.numbers import between, free, gap, p_value, percent, rate
-from em_interp.report.reading import WORDS, cards, ordered, plain, roles, scopes, studied, swept
+from em_interp.report.reading import WORDS, cards, ordered, plain, roles, scopes, studied
+from em_interp.study.records import LogOdds
 from em_interp.study.results import Findings
 from em_interp.study.spec import STUDIED
-from em_interp.study.stages import LogOdds
-from em_interp.trials import Trial
 
 Cells = tuple[str, ...]
 
@@ -151,85 +149,6 @@ def variants(found: Findings) -> Table:
         ),
         tuple(Block(WORDS[condition], tuple(rows)) for condition, rows in blocks.items()),
     )
-
-
-def trial(made: Trial, caption: str) -> Table:
-    """A grid's rows: EM, the paired change, coherence, scored, and the manipulation check."""
-    blocks = []
-    for condition in Condition:
-        rows = []
-        for row in made.rows:
-            if row.condition is not condition:
-                continue
-            check = made.manipulation(row.intervention)
-            moved = f"{free(check.before, sign=True)} → {free(check.after, sign=True)}"
-            rows.append(
-                (
-                    intervention(row.intervention),
-                    rate(row.em),
-                    gap(row.change),
-                    rate(row.coherent),
-                    f"{row.scored} of {row.scored + row.unscored}",
-                    moved if check.touched else "",
-                    f"{check.touched:,}" if check.touched else "",
-                )
-            )
-        if rows:
-            blocks.append(Block(WORDS[condition], tuple(rows)))
-    return Table(
-        caption,
-        (
-            "intervention",
-            "EM rate [95%]",
-            "change, points [95%]",
-            "coherent [95%]",
-            "scored",
-            "x·u before → after",
-            "tokens edited",
-        ),
-        tuple(blocks),
-    )
-
-
-def intervention(name: str) -> str:
-    """An intervention as tables name it."""
-    return label(name).replace("nothing removed", "untouched")
-
-
-class Sweep(NamedTuple):
-    """The search on development questions: rows of layers, columns of strengths."""
-
-    strengths: Cells
-    rows: tuple[tuple[str, tuple[tuple[str, bool, bool], ...]], ...]
-
-
-def sweep(found: Findings) -> Sweep | None:
-    """Each cell: "EM / coherent", whether it was chosen, whether coherence is too low."""
-    cells = swept(found.sweep.trial)
-    if not cells:
-        return None
-    strengths = sorted({strength for _, strength in cells})
-    chosen = _layers(found.sweep.layers), found.sweep.strength
-    least = found.inputs.spec.steering.coherence
-    rows = []
-    for name in dict.fromkeys(layer for layer, _ in cells):
-        row = []
-        for strength in strengths:
-            one = cells.get((name, strength))
-            if one is None:
-                row.append(("", False, False))
-                continue
-            coherent = one.coherent.point if one.coherent else 0.0
-            em = percent(one.em.point) if one.em else "—"
-            row.append(
-                (f"{em} / {percent(coherent, 0)}", (name, strength) == chosen, coherent < least)
-            )
-        rows.append((name.replace("-", "–"), tuple(row)))
-    return Sweep(tuple(f"{strength:g}" for strength in strengths), tuple(rows))
-
-
-def _layers(numbers: tuple[int, ...]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
 
 
 def training(found: Findings) -> Table:

@@ -23,13 +23,14 @@ class Place(NamedTuple):
     """What one method says. `layer` is `None` where nothing is localised.
 
     `share`: effect of the `best` layer as a share of the whole; `control`: the same of the random
-    control at that layer, where there is one.
+    control at that layer, where there is one. `shown`: whether that effect is told from none.
     """
 
     layer: int | None
     best: int
     share: float
     control: float | None
+    shown: bool = True
 
 
 def earliest(effects: Mapping[int, float]) -> int:
@@ -58,6 +59,7 @@ def by_ablation(necessity: Trial) -> Place | None:
         best=best,
         share=effects[best] / whole,
         control=control,
+        shown=shown,
     )
 
 

@@ -11,8 +11,8 @@ from em_interp.conditions import Condition
 from em_interp.report.picture import Picture
 from em_interp.report.reading import WORDS, plain, roles
 from em_interp.report.style import FAINT, MUTED, WIDTH, drawn, organisms
+from em_interp.study.records import LogOdds
 from em_interp.study.results import Findings
-from em_interp.study.stages import LogOdds
 
 
 @drawn
