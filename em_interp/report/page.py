@@ -95,12 +95,8 @@ def _tables(found: Findings) -> dict[str, tables.Table | None]:
         "variants": tables.variants(found),
         "removal": trial_tables.trial(found.ablation, "Removing directions at every layer."),
         "doses": trial_tables.trial(found.steering, "Pushing directions without the trigger."),
-        "necessity": trial_tables.trial(
-            found.localised.necessity, "Mean-ablation by layer, trigger on."
-        ),
-        "sufficiency": trial_tables.trial(
-            found.localised.sufficiency, "Addition by layer, no trigger."
-        ),
+        "necessity": trial_tables.trial(need, "Mean-ablation by layer, trigger on."),
+        "sufficiency": trial_tables.trial(enough, "Addition by layer, no trigger."),
         "odds": tables.odds(found),
         "training": tables.training(found),
     }
