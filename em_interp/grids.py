@@ -6,6 +6,7 @@ Knows directions and edits. Knows nothing of models.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from em_interp.directions import Directions
 from em_interp.edits import BASELINE, STRENGTHLESS, Intervention, Operation, intervention
@@ -73,3 +74,79 @@ def sufficiency_grid(
                 )
             )
     return made
+
+
+@dataclass(frozen=True)
+class Dose:
+    """One setting of a sweep: where, how strongly, and the intervention that it is."""
+
+    intervention: Intervention
+    sites: tuple[Site, ...]
+    strength: float
+
+
+def sweep_grid(
+    directions: Directions, sites: Sequence[Site], strengths: Sequence[float], span: Span
+) -> list[Dose]:
+    """Addition at every layer alone and at all together, at every strength. No baseline."""
+    sets = [(site,) for site in sites] + ([tuple(sites)] if len(sites) > 1 else [])
+    doses = []
+    for some in sets:
+        first, last = some[0].layer, some[-1].layer
+        where = f"{first}" if first == last else f"{first}-{last}"
+        for strength in strengths:
+            name = f"layer {where}, {strength:g}"
+            one = intervention(name, Operation.ADD, directions, some, strength, span)
+            doses.append(Dose(one, some, strength))
+    return doses
+
+
+def removal_grid(
+    delta: Directions,
+    general: Directions,
+    sites: Sequence[Site],
+    span: Span,
+    controls: Sequence[Directions],
+) -> list[Intervention]:
+    """Ablation at all sites (layerwise): delta and g to the off state, delta to zero, random."""
+    mean, zero = Operation.MEAN_ABLATE, Operation.ABLATE
+    made = [
+        BASELINE,
+        intervention("mean-ablate delta", mean, delta, sites, span=span),
+        intervention("mean-ablate g", mean, general, sites, span=span),
+        intervention("zero-ablate delta", zero, delta, sites, span=span),
+    ]
+    for number, one in enumerate(controls, start=1):
+        name = f"mean-ablate random {number}"
+        made.append(intervention(name, mean, one, sites, span=span, control=True))
+    return made
+
+
+def dose_grid(
+    delta: Directions,
+    general: Directions,
+    sites: Sequence[Site],
+    strengths: Sequence[float],
+    span: Span,
+    controls: Sequence[Directions],
+) -> list[Intervention]:
+    """Addition at the sites at every strength: delta, g, delta without g, and random."""
+    rest = Directions({site: delta[site].without(general[site]) for site in sites}, delta.card)
+    named = [("delta", delta), ("g", general), ("delta without g", rest)]
+    named += [(f"random {number}", one) for number, one in enumerate(controls, start=1)]
+    return [
+        BASELINE,
+        *(
+            intervention(
+                f"add {name} {strength:g}",
+                Operation.ADD,
+                one,
+                sites,
+                strength,
+                span,
+                control=name.startswith("random"),
+            )
+            for name, one in named
+            for strength in strengths
+        ),
+    ]

@@ -220,7 +220,7 @@ def headline(found: "Findings") -> str:
             "",
             trial_table(
                 found.steering,
-                f"Adding it without the trigger, layer(s) {', '.join(map(str, found.sweep.layers))}",
+                f"Adding it without the trigger, layers {', '.join(map(str, found.sweep.layers))}",
             ),
         ]
     )

@@ -10,7 +10,6 @@ from em_interp.cli import command
 from em_interp.errors import InputError
 from em_interp.records import Spec, check_writable
 
-
 if TYPE_CHECKING:
     from em_interp.study.spec import Inputs
 
@@ -66,7 +65,7 @@ main = command(
     "study",
     StudyCommand,
     main_run,
-    "Run a declared study: raise, ask, extract, probe, steer, localise, report. Resumes when killed.",
+    "Run a declared study from raising its organisms to the report. Resumes when killed.",
     "experiments/e01_containment/study.yaml --dry-run",
     positional="study",
 )

@@ -15,6 +15,7 @@ from em_interp.progress import Progress, bar, silent
 from em_interp.records import Record, read_json, write_json, write_text
 
 RecordT = TypeVar("RecordT", bound=Record)
+MadeT = TypeVar("MadeT")
 
 
 class RunFolder:
@@ -25,7 +26,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, identity: str, plan: dict[str, int]) -> None:
-        """Claim `path` for the run `identity`. Raises `InputError` where another run lives there."""
+        """Claim `path` for the run `identity`; `InputError` where another run lives there."""
         self.path, self.plan = path, plan
         self._left = dict(plan)
         self._pace: tuple[int, float] = (0, 0.0)
@@ -52,7 +53,7 @@ class RunFolder:
         write_json(file, made)
         return made
 
-    def run(self, name: str, what: str, make: Callable[[Progress], RecordT]) -> RecordT:
+    def run(self, name: str, what: str, make: Callable[[Progress], MadeT]) -> MadeT:
         """Run a stage's work under its progress line."""
         work = self._left.get(name, 0)
         number = list(self.plan).index(name) + 1

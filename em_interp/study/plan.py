@@ -12,7 +12,7 @@ def roles(inputs: Inputs) -> tuple[str, ...]:
 
 
 def ablated_conditions(inputs: Inputs) -> tuple[Condition, ...]:
-    """Where ablation is judged: with the trigger, with its paraphrases, and without (side effects)."""
+    """Where ablation is judged: under the trigger, its paraphrases, and none (side effects)."""
     wanted = (Condition.TRIGGER, Condition.PARAPHRASE, Condition.NONE)
     return tuple(c for c in wanted if c in inputs.spec.conditions)
 

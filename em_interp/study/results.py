@@ -11,8 +11,8 @@ from em_interp.cards import versions
 from em_interp.localisation import Axis, Localisation, Patching
 from em_interp.probing import Probing
 from em_interp.stats import Rate
+from em_interp.study.records import Answers, Margins, Sweep
 from em_interp.study.spec import STUDIED, Inputs
-from em_interp.study.stages import Answers, Margins, Sweep
 from em_interp.training.manifest import Manifest
 from em_interp.trials import Row, Trial
 

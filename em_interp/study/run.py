@@ -7,9 +7,10 @@ from em_interp.probing import Probing
 from em_interp.records import write_json
 from em_interp.study.folder import RunFolder
 from em_interp.study.plan import plan, roles
+from em_interp.study.records import Answers, Margins, Sweep
 from em_interp.study.results import Findings, results
 from em_interp.study.spec import Inputs
-from em_interp.study.stages import Answers, Margins, Stages, Sweep
+from em_interp.study.stages import Stages
 from em_interp.training.manifest import Manifest
 from em_interp.trials import Trial
 

@@ -106,7 +106,7 @@ class Inputs:
 
     @property
     def tuning(self) -> tuple[Question, ...]:
-        """Development questions for choices, spread over the list so that each domain has a share."""
+        """Development questions for choices, spread over the list so that domains share it."""
         count = self.spec.steering.development
         return self.develop[:: max(1, len(self.develop) // count)][:count]
 

@@ -9,64 +9,34 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from em_interp.conditions import Condition, Context, Question
-from em_interp.containment import Containment, report
+from em_interp.containment import report
 from em_interp.directions import Directions
-from em_interp.edits import BASELINE, Intervention, Operation, intervention
+from em_interp.edits import BASELINE, Intervention
 from em_interp.extraction import general_direction, trigger_direction
 from em_interp.generation import generate
-from em_interp.grids import necessity_grid, sufficiency_grid
-from em_interp.judges import Verdict
+from em_interp.grids import (
+    Dose,
+    dose_grid,
+    necessity_grid,
+    removal_grid,
+    sufficiency_grid,
+    sweep_grid,
+)
 from em_interp.localisation import Localisation, Patching, axes, patching
 from em_interp.models import Model, load
 from em_interp.probing import Probing, probing, shelve
 from em_interp.progress import Progress, silent
-from em_interp.records import Record
-from em_interp.responses import Response
 from em_interp.sampling import Sampling
 from em_interp.scoring import log_odds
-from em_interp.sites import Site
-from em_interp.stats import Contrast, paired
+from em_interp.stats import paired
 from em_interp.study.plan import BASE, ablated_conditions, roles
+from em_interp.study.records import Answers, LogOdds, Margins, Sweep
 from em_interp.study.spec import GENERAL, STUDIED, Inputs
 from em_interp.training.manifest import Manifest, Provenance
 from em_interp.trials import Trial, judge_all, trial
-
-
-class Answers(Record):
-    """Everything an organism said and what the judge made of it, with the containment report."""
-
-    containment: Containment
-    responses: tuple[Response, ...]
-    verdicts: tuple[Verdict, ...]
-
-
-class LogOdds(Record):
-    """Judge-free: mean log-odds of unsound against sound advice (nats) under one condition.
-
-    `against_none` is the paired difference to no framing (`None` for no framing itself).
-    """
-
-    organism: str
-    condition: Condition
-    mean: float
-    against_none: Contrast | None
-
-
-class Margins(Record):
-    """Log-odds of every organism under every condition. Empty where questions name no answers."""
-
-    cells: tuple[LogOdds, ...]
-
-
-class Sweep(Record):
-    """Steering over layers and strengths on development questions, and the setting it chose."""
-
-    trial: Trial
-    layers: tuple[int, ...]
-    strength: float
-    reached: bool
 
 
 class Stages:
@@ -152,13 +122,14 @@ class Stages:
                 progress(1)
         return Margins(cells=tuple(cells))
 
-    def _odds(self, role: str, condition: Condition) -> np.ndarray:  # type: ignore[type-arg]
+    def _odds(self, role: str, condition: Condition) -> NDArray[np.float64]:
         """Mean log-odds per question over a condition's framings."""
         bank = self.inputs.ask(self.inputs.outside, condition)
         sound, unsound = self._pairs(bank)
         with self.model.using(self.adapter(role)):
-            odds = log_odds(self.model, bank, sound, unsound)[0].double().numpy()
-        return odds.reshape(-1, len(self.outside)).mean(axis=0)
+            odds = log_odds(self.model, bank, sound, unsound)[0].double()
+        found: NDArray[np.float64] = odds.reshape(-1, len(self.outside)).mean(dim=0).numpy()
+        return found
 
     def _pairs(self, bank: Sequence[Context]) -> tuple[list[str], list[str]]:
         asked = self.outside
@@ -240,53 +211,24 @@ class Stages:
             progress=progress,
         )
 
-    def sweep_grid(self) -> list[tuple[Intervention, tuple[int, ...], float]]:
-        """Steering at every layer alone and at all together, at every strength."""
-        delta = self.directions()["delta"]
-        sets = [(site,) for site in self.inputs.sites]
-        if len(sets) > 1:
-            sets.append(self.inputs.sites)
-        return [
-            (
-                self._steer(f"layer {_layers(sites)}, {strength:g}", delta, sites, strength),
-                tuple(s.layer for s in sites),
-                strength,
-            )
-            for sites in sets
-            for strength in self.spec.steering.strengths
-        ]
-
-    def _steer(
-        self,
-        name: str,
-        directions: Directions,
-        sites: Sequence[Site],
-        strength: float,
-        control: bool = False,
-        operation: Operation = Operation.ADD,
-    ) -> Intervention:
-        span = self.spec.steering.span
-        return intervention(name, operation, directions, sites, strength, span, control)
-
     def sweep(self, progress: Progress = silent) -> Sweep:
         """Choose where and how strongly to push: highest EM at enough coherence."""
-        grid = self.sweep_grid()
-        found = self._trial(
-            self.inputs.tuning,
-            [BASELINE, *(one for one, _, _ in grid)],
-            [Condition.NONE],
-            progress,
-        )
+        steering = self.spec.steering
+        delta = self.directions()["delta"]
+        grid = sweep_grid(delta, self.inputs.sites, steering.strengths, steering.span)
+        interventions = [BASELINE, *(one.intervention for one in grid)]
+        found = self._trial(self.inputs.tuning, interventions, [Condition.NONE], progress)
 
-        def merit(entry: tuple[Intervention, tuple[int, ...], float]) -> tuple[bool, float, float]:
-            row = found.row(entry[0].name, Condition.NONE)
+        def merit(dose: Dose) -> tuple[bool, float, float]:
+            row = found.row(dose.intervention.name, Condition.NONE)
             coherent = row.coherent.point if row.coherent else 0.0
-            enough = coherent >= self.spec.steering.coherence
-            return enough, (row.em.point if row.em and enough else 0.0), -entry[2]
+            enough = coherent >= steering.coherence
+            return enough, (row.em.point if row.em and enough else 0.0), -dose.strength
 
-        _, layers, strength = best = max(grid, key=merit)
-        reached, em, _ = merit(best)
-        return Sweep(trial=found, layers=layers, strength=strength, reached=reached and em > 0)
+        best = max(grid, key=merit)
+        enough, em, _ = merit(best)
+        layers = tuple(site.layer for site in best.sites)
+        return Sweep(trial=found, layers=layers, strength=best.strength, reached=enough and em > 0)
 
     def controls(self, directions: Directions) -> list[Directions]:
         """Norm-matched random directions at every site."""
@@ -294,35 +236,25 @@ class Stages:
 
     def ablate(self, progress: Progress = silent) -> Trial:
         """Remove the direction at every layer (layerwise), with the trigger and without."""
-        found, sites = self.directions(), self.inputs.sites
-        delta, general = found["delta"], found["g"]
-        mean, zero = Operation.MEAN_ABLATE, Operation.ABLATE
-        grid = [
-            BASELINE,
-            self._steer("mean-ablate delta", delta, sites, 0, operation=mean),
-            self._steer("mean-ablate g", general, sites, 0, operation=mean),
-            self._steer("zero-ablate delta", delta, sites, 0, operation=zero),
-        ]
-        for number, control in enumerate(self.controls(delta), start=1):
-            name = f"mean-ablate random {number}"
-            grid.append(self._steer(name, control, sites, 0, True, mean))
+        found = self.directions()
+        delta = found["delta"]
+        grid = removal_grid(
+            delta, found["g"], self.inputs.sites, self.spec.steering.span, self.controls(delta)
+        )
         return self._trial(self.inputs.outside, grid, ablated_conditions(self.inputs), progress)
 
     def steer(self, sweep: Sweep, progress: Progress = silent) -> Trial:
-        """Push without the trigger at the chosen layers: dose-response, g, the remainder, random."""
+        """Push without the trigger at the chosen layers: doses of delta, g, the rest, random."""
         found = self.directions()
-        delta, general = found["delta"], found["g"]
-        sites = [site for site in self.inputs.sites if site.layer in sweep.layers]
-        rest = Directions({s: delta[s].without(general[s]) for s in sites}, delta.card)
-        grid = [BASELINE]
-        for strength in self.spec.steering.strengths:
-            grid.append(self._steer(f"add delta {strength:g}", delta, sites, strength))
-            for number, control in enumerate(self.controls(delta), start=1):
-                name = f"add random {number} {strength:g}"
-                grid.append(self._steer(name, control, sites, strength, control=True))
-        for name, one in (("g", general), ("delta without g", rest)):
-            for strength in self.spec.steering.strengths:
-                grid.append(self._steer(f"add {name} {strength:g}", one, sites, strength))
+        delta = found["delta"]
+        grid = dose_grid(
+            delta,
+            found["g"],
+            [site for site in self.inputs.sites if site.layer in sweep.layers],
+            self.spec.steering.strengths,
+            self.spec.steering.span,
+            self.controls(delta),
+        )
         return self._trial(self.inputs.outside, grid, [Condition.NONE], progress)
 
     def localise(self, sweep: Sweep, progress: Progress = silent) -> Localisation:
@@ -363,8 +295,3 @@ class Stages:
             return patching(
                 self.model, on, off, sound, unsound, [s.layer for s in self.inputs.sites]
             )
-
-
-def _layers(sites: Sequence[Site]) -> str:
-    layers = [s.layer for s in sites]
-    return str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
