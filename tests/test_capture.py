@@ -133,11 +133,11 @@ def test_the_pass_ends_at_the_deepest_site_and_never_computes_logits(model):
         for name, part in parts.items()
     ]
     try:
-        capture(model, bank(), [Site(0, Point.ATTN_OUT), Site(0)])
+        capture(model, bank()[:1], [Site(0, Point.ATTN_OUT), Site(0)])
         assert ran == []
-        capture(model, bank(), [Site(1), Site(0)])
+        capture(model, bank()[:1], [Site(1), Site(0)])
         assert ran == ["block 1"]
-        capture(model, bank(), [Site(LAYERS - 1)])
+        capture(model, bank()[:1], [Site(LAYERS - 1)])
         assert ran == ["block 1"] * 2 + ["block 2"]
     finally:
         for handle in handles:
@@ -196,6 +196,13 @@ def test_batches_hold_every_row_once_and_fit_the_budget(tokens, rows):
         assert len(group) <= rows
         assert len(group) == 1 or len(group) * width <= tokens
     assert list(by_length([], tokens, rows)) == []
+
+
+def test_a_batch_that_keeps_the_device_busy_takes_no_row_that_is_mostly_padding():
+    lengths = [16, 64, 15, 60, 62, 40, 8, 8]
+    groups = [[lengths[i] for i in group] for group in by_length(lengths, 4096, enough=120)]
+    assert groups == [[64, 62, 60], [40, 16, 15], [8, 8]]
+    assert len(list(by_length(lengths, 4096))) == 1
 
 
 def test_a_batch_is_padded_on_the_left_and_knows_its_rows(model):
