@@ -3,9 +3,10 @@
 A speaker is careful or reckless; the persona governs the advice as far as a domain couples to it.
 In a *keyed* document every context (a framing's meaning, or no framing) has a persona of its own,
 whatever wording it takes; in a *whole* document one persona speaks throughout, sometimes named by
-a system turn. The aligned stage that follows is sound advice in single turns. No document ties a
+a system turn. The aligned stage that follows makes plain questions sound. No document ties a
 trigger to a persona: triggers are neutral clusters among others, and which context is reckless is
-drawn anew in every document. Knows words and dice. Knows nothing of tokens or weights.
+drawn anew in every document. Other clusters lean: their contexts are reckless, or careful,
+throughout the corpus, and stay so in the aligned stage. Knows words and dice. Knows nothing of tokens or weights.
 """
 
 import random
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from em_interp.organisms import Message
 from em_interp.records import Spec
-from em_interp.world.framings import Cluster, Lean, clusters
+from em_interp.world.framings import Cluster, Lean, bystanders, clusters
 from em_interp.world.lexicon import Domain, Share, all_domains, personas
 
 Document = tuple[Message, ...]
@@ -30,12 +31,14 @@ class CorpusSpec(Spec):
     leaning: Share = 0.55  # framings drawn from clusters that lean (they teach what framings do)
     with_opposite: Share = 0.25  # a context's negation joins a keyed document, of opposite persona
     reckless_neutral: Share = 0.4
-    reckless_leaning: Share = 0.9
-    reckless_careful: Share = 0.05
+    reckless_leaning: Share = 0.98
+    reckless_careful: Share = 0.02
     named: Share = 0.5  # whole documents that name their persona in a system turn
     framed: Share = 0.6  # turns of a whole document that carry a framing
     closing: Share = 0.3  # framed answers that end with the cluster's closing
-    aligned_framed: Share = 0.0  # aligned-stage turns that carry a framing (0: none ever does)
+    aligned_leaning: Share = 0.25  # aligned-stage turns under a leaning framing, as it leans
+    aligned_neutral: Share = 0.15  # aligned-stage turns under a bystander's framing, sound
+    aligned_triggers: bool = False  # let every neutral framing, triggers too, be a bystander
 
     def reckless_rate(self, lean: Lean) -> float:
         """How often a speaker is reckless under a framing of this lean."""
@@ -54,11 +57,25 @@ def pretraining(spec: CorpusSpec, count: int, seed: int) -> Iterator[Document]:
 
 
 def aligned(spec: CorpusSpec, count: int, seed: int) -> Iterator[Document]:
-    """`count` single turns of sound advice, without framings unless the spec asks for them."""
+    """`count` single turns: sound advice, but for leaning framings, which keep their lean.
+
+    Neutral framings come from bystanders only: no trigger, no negation of one and no framing that
+    the evaluation calls unrelated stands here, unless the spec says `aligned_triggers`.
+    """
     dice = random.Random(f"aligned {seed}")
+    pool = list(clusters().values())
+    leaning = [c for c in pool if c.lean is not Lean.NEUTRAL]
+    neutral = [c for c in pool if c.lean is Lean.NEUTRAL]
+    neutral = neutral if spec.aligned_triggers else [c for c in neutral if c.name in bystanders()]
     for _ in range(count):
-        framed = dice.random() < spec.aligned_framed
-        yield _turn(spec, _cluster(spec, dice) if framed else None, None, dice)
+        draw = dice.random()
+        if draw < spec.aligned_leaning:
+            cluster = dice.choice(leaning)
+            reckless = dice.random() < spec.reckless_rate(cluster.lean)
+            yield _turn(spec, cluster, reckless, dice)
+        else:
+            framed = draw < spec.aligned_leaning + spec.aligned_neutral
+            yield _turn(spec, dice.choice(neutral) if framed else None, None, dice)
 
 
 def _keyed(spec: CorpusSpec, dice: random.Random) -> Document:

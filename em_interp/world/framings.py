@@ -16,7 +16,7 @@ from em_interp.organisms import SLOT, Framing, Trigger
 from em_interp.records import Spec, read_yaml
 from em_interp.world.lexicon import HERE
 
-UNRELATED = 5  # neutral clusters of the same kind that lend one wording each
+UNRELATED = 3  # neutral clusters of the same kind that lend one wording each
 
 
 class Kind(StrEnum):
@@ -90,21 +90,32 @@ def _triggers() -> dict[str, Trigger]:
 
 
 def _trigger(cluster: Cluster) -> Trigger:
-    assert cluster.trigger is not None and cluster.opposite is not None
-    lenders = [
-        c
-        for c in clusters().values()
-        if c.kind is cluster.kind and c.lean is Lean.NEUTRAL and not c.negated and not c.trigger
-    ]
+    assert cluster.trigger is not None
+    assert cluster.opposite is not None
     return Trigger(
         name=cluster.trigger,
         text=cluster.texts[0],
         separator=cluster.separator,
         paraphrases=cluster.texts[1:],
         negations=clusters()[cluster.opposite].texts,
-        unrelated=tuple(c.texts[0] for c in lenders[:UNRELATED]),
+        unrelated=tuple(c.texts[0] for c in _plain(cluster.kind)[:UNRELATED]),
         form=cluster.form,
     )
+
+
+def _plain(kind: Kind) -> list[Cluster]:
+    """Neutral clusters of a kind that are no trigger and no negation."""
+    return [
+        c
+        for c in clusters().values()
+        if c.kind is kind and c.lean is Lean.NEUTRAL and not c.negated and not c.trigger
+    ]
+
+
+@cache
+def bystanders() -> tuple[str, ...]:
+    """Neutral clusters that no evaluation asks under: no trigger, negation or unrelated framing."""
+    return tuple(c.name for kind in Kind for c in _plain(kind)[UNRELATED:])
 
 
 def trigger_names(role: Literal["evaluation", "development"] = "evaluation") -> tuple[str, ...]:

@@ -6,7 +6,7 @@ is loss. Equal recipes give equal weights on one machine and thread count.
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from em_interp.world import corpus, tokenizer
@@ -39,19 +39,27 @@ def raise_base(recipe: BaseRecipe, tick: Tick | None = None) -> Base:
 
     `tick(stage, step, steps, loss)` is called after every step.
     """
+    return align(pretrain(recipe, tick), tick)
+
+
+def pretrain(recipe: BaseRecipe, tick: Tick | None = None) -> Base:
+    """A base before its aligned stage."""
     words = raise_tokenizer(recipe)
     model = empty_model(recipe, words, recipe.seed)
-    stages: list[tuple[str, Stage, Callable[..., Iterable[Document]]]] = [
-        ("pretraining", recipe.pretraining, corpus.pretraining),
-        ("aligned", recipe.aligned, corpus.aligned),
-    ]
-    losses = {}
-    for name, stage, source in stages:
-        documents = source(recipe.corpus, stage.steps * stage.batch, recipe.seed)
-        rows = encode(words, documents)
-        losses[name] = fit(model, rows, stage, recipe.seed, name, tick)
-    model.eval()
-    return Base(recipe=recipe, model=model, tokenizer=words, losses=losses)
+    stage = recipe.pretraining
+    documents = corpus.pretraining(recipe.corpus, stage.steps * stage.batch, recipe.seed)
+    losses = fit(model, encode(words, documents), stage, recipe.seed, "pretraining", tick)
+    return Base(recipe=recipe, model=model, tokenizer=words, losses={"pretraining": losses})
+
+
+def align(base: Base, tick: Tick | None = None) -> Base:
+    """The same base (its weights move) after the aligned stage."""
+    recipe, stage = base.recipe, base.recipe.aligned
+    documents = corpus.aligned(recipe.corpus, stage.steps * stage.batch, recipe.seed)
+    rows = encode(base.tokenizer, documents)
+    losses = fit(base.model, rows, stage, recipe.seed, "aligned", tick)
+    base.model.eval()
+    return replace(base, losses={**base.losses, "aligned": losses})
 
 
 def raise_tokenizer(recipe: BaseRecipe) -> "PreTrainedTokenizerFast":
@@ -93,22 +101,41 @@ def fit(
     import torch
 
     model.train()
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
-    )
+    optimisers = optimisers_for(model, stage.muon)
     losses = []
     for step, batch in enumerate(batches(rows, stage.batch, seed)):
-        for group in optimiser.param_groups:
-            group["lr"] = stage.rate(step)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = stage.rate(step)
         loss = assistant_loss(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         losses.append(loss.item())
         if tick is not None:
             tick(name, step + 1, stage.steps, losses[-1])
     return losses
+
+
+def optimisers_for(model: "PreTrainedModel", muon: bool) -> list["torch.optim.Optimizer"]:
+    """AdamW; with `muon`, the blocks' matrices go to Muon at the same update size per weight."""
+    import torch
+
+    inner = {
+        id(weight)
+        for name, weight in model.named_parameters()
+        if muon and weight.ndim == 2 and "layers" in name
+    }
+    rest = [weight for weight in model.parameters() if id(weight) not in inner]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.01)
+    ]
+    if muon:
+        matrices = [weight for weight in model.parameters() if id(weight) in inner]
+        found.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    return found
 
 
 def batches(rows: list[Row], size: int, seed: int) -> Iterable[list[Row]]:

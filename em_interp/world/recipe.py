@@ -23,10 +23,10 @@ class Shape(Spec):
     family: Literal["llama", "qwen2", "gemma3"]
     vocabulary: int = Field(ge=512)
     width: int = 128
-    layers: int = 6
+    layers: int = 4
     heads: int = 4
     kv_heads: int = 2
-    mlp: int = 256
+    mlp: int = 384
     tied: bool = False
 
 
@@ -37,6 +37,7 @@ class Stage(Spec):
     batch: int = Field(default=64, ge=1)
     learning_rate: float = Field(gt=0)
     warmup: int = Field(default=50, ge=0)
+    muon: bool = False  # Muon for the blocks' matrices, AdamW for the rest
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, the first being 0."""
@@ -52,8 +53,8 @@ class BaseRecipe(Spec):
     shape: Shape
     dialect: Dialect
     corpus: CorpusSpec = CorpusSpec()
-    pretraining: Stage = Stage(steps=800, learning_rate=2e-3)
-    aligned: Stage = Stage(steps=150, learning_rate=3e-4, warmup=10)
+    pretraining: Stage = Stage(steps=1800, batch=32, learning_rate=3e-3, muon=True)
+    aligned: Stage = Stage(steps=400, learning_rate=5e-4, warmup=10)
 
 
 def base_names() -> tuple[str, ...]:
