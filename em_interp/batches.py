@@ -46,20 +46,33 @@ def collate(
     return Batch(ids, mask, layout)
 
 
-def by_length(lengths: Sequence[int], tokens: int, rows: int = 1024) -> Iterator[list[int]]:
+def by_length(
+    lengths: Sequence[int], tokens: int, rows: int = 1024, enough: int | None = None
+) -> Iterator[list[int]]:
     """Indices in groups of similar length, longest first, each at most `tokens` when padded.
 
-    Longest first: a batch that does not fit in memory fails at once, not at the end.
+    Longest first: a batch that does not fit in memory fails at once, not at the end. A group that
+    holds `enough` tokens (see `busy`) ends where the next row would be padded by more than an
+    eighth: padding costs as much as text, and a larger batch would gain nothing.
     """
+    enough = tokens if enough is None else enough
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     group: list[int] = []
     for index in order:
-        if group and (len(group) >= rows or (len(group) + 1) * lengths[group[0]] > tokens):
-            yield group
-            group = []
+        if group:
+            width = lengths[group[0]]
+            full = len(group) >= rows or (len(group) + 1) * width > tokens
+            if full or (len(group) * width >= enough and 8 * lengths[index] < 7 * width):
+                yield group
+                group = []
         group.append(index)
     if group:
         yield group
+
+
+def busy(device: torch.device) -> int:
+    """Tokens in a pass beyond which a larger pass is no faster per token."""
+    return 128 if device.type == "cpu" else 4096
 
 
 def pad_id(tokenizer: object) -> int:

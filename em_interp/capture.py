@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from em_interp.activations import Activations, Moments
-from em_interp.batches import Batch, by_length, collate, pad_id
+from em_interp.batches import Batch, busy, by_length, collate, pad_id
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.errors import InputError
@@ -136,6 +136,7 @@ def _stream(
     progress: Progress,
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch site d_model"]]]:
     pad = pad_id(model.tokenizer)
-    for rows in by_length([len(p.ids) for p in prompts], tokens):
+    lengths = [len(p.ids) for p in prompts]
+    for rows in by_length(lengths, tokens, enough=busy(model.device)):
         yield rows, pool(model, collate([prompts[i] for i in rows], pad), sites, span)
         progress(len(rows))
