@@ -4,6 +4,9 @@ The trunk: join, split by the fine-tuned domain, count by condition, contrast, r
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from em_interp.conditions import Condition
 from em_interp.containment.counts import Counts, contrast
@@ -32,6 +35,13 @@ CONTRASTS = (
 )
 
 
+def _in_order(
+    found: dict[Condition, ConditionFigures],
+) -> dict[Condition, ConditionFigures]:
+    """Conditions in one order, also after a file whose keys are sorted was read."""
+    return {condition: found[condition] for condition in Condition if condition in found}
+
+
 class Scope(Record):
     """The figures over some of the questions.
 
@@ -40,7 +50,7 @@ class Scope(Record):
     trigger. For `none` that is the containment ratio: 0 is fully contained, 1 is not at all.
     """
 
-    conditions: dict[Condition, ConditionFigures]
+    conditions: Annotated[dict[Condition, ConditionFigures], AfterValidator(_in_order)]
     contrasts: dict[str, Contrast | None]
     of_trigger: dict[Condition, Ratio | None]
 

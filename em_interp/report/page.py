@@ -87,6 +87,7 @@ def _pictures(found: Findings) -> dict[str, list[Picture]]:
 
 
 def _tables(found: Findings) -> dict[str, tables.Table | None]:
+    need, enough = found.localised.necessity, found.localised.sufficiency
     return {
         "containment": tables.containment(found),
         "rest": tables.containment(found, rest=True),
