@@ -104,7 +104,8 @@ def run(spec: SteerSpec) -> int:
 
 def _strengths(directions: "Directions", sites: "Sequence[Site]") -> str:
     parts = [
-        f"layer {s.layer} = {directions[s].natural:.2f} ({directions[s].fraction(1):.0%} of the stream)"
+        f"layer {s.layer} = {directions[s].natural:.2f} "
+        f"({directions[s].fraction(1):.0%} of the stream)"
         for s in sites
     ]
     return ", ".join(parts)

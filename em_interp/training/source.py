@@ -19,7 +19,7 @@ WORLD = "world"
 
 
 class Data(Spec):
-    """A domain of the embedded world, or a harmful JSONL file and, where the mix needs it, benign."""
+    """A domain of the embedded world, or a harmful JSONL file and, where needed, a benign one."""
 
     domain: str | None = None
     harmful: Path | None = None
