@@ -28,7 +28,7 @@ class SteerSpec(AnswerFlags):
         ("add", "mean_ablate"), description="add, ablate, mean_ablate, clamp, cap."
     )
     strengths: Numbers = Field(
-        (0.5, 1.0, 1.5), description="In natural differences (add, clamp, cap)."
+        (0.25, 0.5), description="In natural differences (add, clamp, cap)."
     )
     span: str = Field("all", description="Tokens to edit: prompt_last, prompt, response, all, ...")
     conditions: Names = Field(("none", "trigger"), description="Conditions to ask under.")

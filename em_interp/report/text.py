@@ -46,7 +46,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """A table with a left-aligned first column and right-aligned others."""
     made = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False)
     for number, name in enumerate(columns):
-        made.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
+        made.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         made.add_row(*row)
     return render(made)
@@ -201,20 +201,18 @@ def axes_table(found: Sequence[Axis]) -> str:
 
 def headline(found: "Findings") -> str:
     """A study in a dozen lines: contained or not, by how much, what pushing and removing does."""
-    lines = [found.answers["triggered"].containment.summary]
+    studied = found.answers["triggered"].containment
+    reports = {role: one.containment for role, one in found.answers.items()}
     rows = [
-        [
-            role.replace("_", " "),
-            *(percent(one.em) for one in answers.containment.conditions.values()),
-        ]
-        for role, answers in found.answers.items()
+        [name.value, *(percent(one.conditions[name].em) for one in reports.values())]
+        for name in studied.conditions
     ]
-    names = [name.value for name in found.answers["triggered"].containment.conditions]
+    names = [role.replace("_", " ") for role in reports]
     return "\n".join(
         [
-            *lines,
+            studied.summary,
             "",
-            table("EM rate [95 %] out of the fine-tuned domain", ["organism", *names], rows),
+            table(f"EM rate [95 %], {studied.headline}", ["condition", *names], rows),
             "",
             trial_table(found.ablation, "Removing the direction at every layer"),
             "",

@@ -16,7 +16,8 @@ from em_interp.trials import Trial
 
 
 def run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
-    """Run what is missing, write `results.json` and `report.html`; returns the report's path."""
+    """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
+    from em_interp.report.figures import main_figure
     from em_interp.report.page import page
 
     stages = Stages(inputs, folder)
@@ -73,6 +74,7 @@ def run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
         localised=localised,
     )
     write_json(folder / "results.json", results(found))
+    work.write("figure.svg", main_figure(found).decode())
     return work.write("report.html", page(found)), found
 
 
