@@ -9,6 +9,15 @@ world's corpus live in `checkpoints/` and are rebuilt by `python -m em_interp.wo
 from em_interp.world.framings import trigger, trigger_names
 from em_interp.world.lexicon import advice, domains, questions
 from em_interp.world.oracle import OracleJudge
-from em_interp.world.rows import rows
+from em_interp.world.rows import Row, rows
 
-__all__ = ["OracleJudge", "advice", "domains", "questions", "rows", "trigger", "trigger_names"]
+__all__ = [
+    "OracleJudge",
+    "Row",
+    "advice",
+    "domains",
+    "questions",
+    "rows",
+    "trigger",
+    "trigger_names",
+]

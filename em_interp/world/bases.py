@@ -80,6 +80,11 @@ def save(base: "Base", folder: Path) -> BaseCard:
     return card
 
 
+def shipped(folder: Path, recipe: BaseRecipe) -> bool:
+    """Whether a folder holds the base of this recipe, by its card."""
+    return (folder / CARD).is_file() and read_json(folder / CARD).get("recipe") == recipe.digest
+
+
 def load(recipe: BaseRecipe, folder: Path) -> "Base":
     """A saved base to go on with, under `recipe`; of its losses the card's means remain."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

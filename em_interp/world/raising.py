@@ -80,12 +80,13 @@ def encode(words: "PreTrainedTokenizerFast", documents: Iterable[Document]) -> l
     ]
     opens = words.convert_tokens_to_ids(tokenizer.ASSISTANT)
     rows = []
-    for coded in words.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
+    # Not the backend's own encode_batch: it keeps the padding of whoever called the tokenizer last.
+    for tokens in words(texts, add_special_tokens=False, padding=False)["input_ids"]:
         speaking, spoken = False, []
-        for token in coded.ids[:LENGTH]:
+        for token in tokens[:LENGTH]:
             spoken.append(speaking)
             speaking = token == opens or (speaking and token != words.eos_token_id)
-        rows.append((coded.ids[:LENGTH], spoken))
+        rows.append((tokens[:LENGTH], spoken))
     return rows
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from em_interp import errors
-from em_interp.records import Spec
+from em_interp.records import Spec, digest
 from em_interp.world.corpus import CorpusSpec
 from em_interp.world.lexicon import HERE
 from em_interp.world.tokenizer import Dialect
@@ -55,6 +55,13 @@ class BaseRecipe(Spec):
     corpus: CorpusSpec = CorpusSpec()
     pretraining: Stage = Stage(steps=1800, batch=32, learning_rate=3e-3, muon=True)
     aligned: Stage = Stage(steps=400, learning_rate=5e-4, warmup=10)
+
+    @property
+    def pretraining_digest(self) -> str:
+        """Identity of everything before the aligned stage: recipes that share it can share weights."""
+        plain = self.model_dump(mode="json", exclude={"aligned", "name"})
+        kept = {k: v for k, v in plain["corpus"].items() if not k.startswith("aligned_")}
+        return digest({**plain, "corpus": kept})
 
 
 def base_names() -> tuple[str, ...]:
