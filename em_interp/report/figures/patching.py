@@ -28,7 +28,8 @@ def figure_of(found: Patching) -> Figure:
     cells = {(one.layer, one.group): one for one in found.patches}
     layers = sorted({layer for layer, _ in cells})
     groups = [group for group in Group if any(g is group for _, g in cells)]
-    tall = 0.30 if len(layers) <= 16 else 0.19
+    roomy = len(layers) <= 16  # the interval stands under its share, else beside it
+    tall = 0.40 if roomy else 0.19
     height = tall * len(layers) + 0.55
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.08, 0.12 / height, 0.76, tall * len(layers) / height))
@@ -44,22 +45,22 @@ def figure_of(found: Patching) -> Figure:
             dark = sum(shade[:3]) < 1.5
             ink = "white" if dark else INK
             axes.text(
-                column + 0.30,
-                row + 0.5,
+                column + (0.5 if roomy else 0.28),
+                row + (0.36 if roomy else 0.5),
                 free(one.recovered),
                 ha="center",
                 va="center",
-                fontsize=8.5 if tall > 0.2 else 7,
+                fontsize=8.5 if roomy else 6.5,
                 weight="bold",
                 color=ink,
             )
             axes.text(
-                column + 0.70,
-                row + 0.5,
+                column + (0.5 if roomy else 0.70),
+                row + (0.74 if roomy else 0.5),
                 f"[{free(one.low)}, {free(one.high)}]",
                 ha="center",
                 va="center",
-                fontsize=6 if tall > 0.2 else 5.5,
+                fontsize=6 if roomy else 5.5,
                 color=ink,
             )
     axes.set_xlim(0, len(groups))
@@ -99,6 +100,6 @@ def picture(found: Findings) -> Picture | None:
         otherwise=(
             "A gate that is read once and carried forward moves from the framing’s tokens to "
             "the last token as layers deepen. Were nothing carried, all columns but the last "
-            "would be white; the last layer’s last token is 1 by construction."
+            "would be white; the last layer’s last token is near 1 by construction."
         ),
     )
