@@ -75,6 +75,11 @@ def busy(device: torch.device) -> int:
     return 128 if device.type == "cpu" else 4096
 
 
+def most(device: torch.device) -> int:
+    """Tokens in a padded pass at most: what a CPU's caches like, or a modest share of a GPU."""
+    return 2048 if device.type == "cpu" else 8192
+
+
 def pad_id(tokenizer: object) -> int:
     """The pad token, or 0 where there is none: padding is masked, so its value never matters."""
     found = getattr(tokenizer, "pad_token_id", None)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from em_interp.activations import Activations, Moments
-from em_interp.batches import Batch, busy, by_length, collate, pad_id
+from em_interp.batches import Batch, busy, by_length, collate, most, pad_id
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.errors import InputError
@@ -22,7 +22,6 @@ from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.sites import Point, Site, Span
 
-TOKENS = 8192
 ENCODED = 1024  # prompts held at once: enough of like length to fill batches, few enough to forget
 
 
@@ -74,10 +73,13 @@ def capture(
     sites: Sequence[Site],
     span: Span = Span.PROMPT_LAST,
     *,
-    tokens: int = TOKENS,
+    tokens: int | None = None,
     progress: Progress = silent,
 ) -> Activations:
-    """Pooled activations of every context, in the contexts' order, on the CPU in float32."""
+    """Pooled activations of every context, in the contexts' order, on the CPU in float32.
+
+    `tokens` bounds a padded pass; by default it suits the device.
+    """
     prompts = encode_many(model.tokenizer, contexts)
     values = torch.empty(len(prompts), len(sites), shared_width(model, sites))
     for rows, pooled in _stream(model, prompts, sites, span, tokens, progress):
@@ -91,7 +93,7 @@ def moments(
     sites: Sequence[Site],
     span: Span = Span.PROMPT_LAST,
     *,
-    tokens: int = TOKENS,
+    tokens: int | None = None,
     progress: Progress = silent,
 ) -> Moments:
     """Count, mean and mean norm over contexts: memory holds one batch, however many there are.
@@ -132,11 +134,12 @@ def _stream(
     prompts: Sequence[Encoded],
     sites: Sequence[Site],
     span: Span,
-    tokens: int,
+    tokens: int | None,
     progress: Progress,
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch site d_model"]]]:
     pad = pad_id(model.tokenizer)
     lengths = [len(p.ids) for p in prompts]
-    for rows in by_length(lengths, tokens, enough=busy(model.device)):
+    device = model.device
+    for rows in by_length(lengths, tokens or most(device), enough=busy(device)):
         yield rows, pool(model, collate([prompts[i] for i in rows], pad), sites, span)
         progress(len(rows))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from em_interp.batches import Batch, busy, by_length, collate, pad_id
+from em_interp.batches import Batch, busy, by_length, collate, most, pad_id
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
@@ -18,8 +18,6 @@ from em_interp.hooks import Visitor, forward, hooked
 from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.sites import Site
-
-TOKENS = 16384
 
 
 def answer_ids(model: Model, answers: Sequence[str]) -> list[list[int]]:
@@ -81,7 +79,7 @@ def answer_logprobs(
     result = torch.zeros(len(interventions), len(contexts))
     lengths = [len(p.ids) + len(a) for p, a in zip(prompts, ids, strict=True)]
     for number in range(len(interventions)):
-        for rows in by_length(lengths, TOKENS, enough=busy(model.device)):
+        for rows in by_length(lengths, most(model.device), enough=busy(model.device)):
             some, said = [prompts[i] for i in rows], [ids[i] for i in rows]
             layout = collate(some, 0).layout.to(model.device)
             which = torch.full((len(rows),), number, device=model.device)
