@@ -29,25 +29,26 @@ def rows(rounds: int) -> list[Row]:
     on = list(asked(Condition.TRIGGER, COUNT))
     off = list(asked(Condition.NONE, COUNT))
     sites = [Site(layer) for layer in range(model.n_layers - 1)]
+    lengths = [len(p.ids) for p in encode_many(model.tokenizer, [*on, *off])]
 
     def ours() -> Tensor:
         found = trigger_direction(model, None, on, off, sites)
         return torch.stack([found[site].on - found[site].off for site in sites])
 
-    def loop(size: int, to_longest: bool) -> Tensor:
-        longest = max(len(p.ids) for p in encode_many(model.tokenizer, [*on, *off]))
-        width = longest if to_longest else 0
+    def loop(size: int, width: int) -> Tensor:
         return _mean(model, on, size, width) - _mean(model, off, size, width)
 
     sides = {
         OURS: ours,
-        "loop of one, padded to the longest": lambda: loop(1, True),
-        "padded batches of 8, order as given": lambda: loop(8, False),
+        "loop of one, padded to the longest": lambda: loop(1, max(lengths)),
+        "padded batches of 8, order as given": lambda: loop(8, 0),
     }
-    for name, side in sides.items():
-        torch.testing.assert_close(side(), ours(), rtol=1e-3, atol=1e-4, msg=name)
-    times = take_turns(sides, rounds)
-    lengths = [len(p.ids) for p in encode_many(model.tokenizer, [*on, *off])]
+
+    def same(found: dict[str, Tensor]) -> None:
+        for one in found.values():
+            torch.testing.assert_close(one, found[OURS], rtol=1e-3, atol=1e-4)
+
+    times = take_turns(sides, rounds, same)
     group = f"paired extraction, {2 * COUNT} prompts of {min(lengths)} to {max(lengths)} tokens"
     return [
         Row(group, f"{name} / {OURS}", ratio(times, name, OURS), target)
@@ -57,7 +58,10 @@ def rows(rounds: int) -> list[Row]:
 
 @torch.inference_mode()
 def _mean(model: Model, contexts: Sequence[Context], size: int, width: int) -> Tensor:
-    """Mean of the last token's hidden states (all blocks but the last), as a script takes it."""
+    """Mean of the last token's hidden states (all blocks but the last), as a script takes it.
+
+    Rows are padded to the batch's longest, and to `width` where that is more.
+    """
     prompts = encode_many(model.tokenizer, contexts)
     total = torch.zeros(model.n_layers - 1, model.d_model)
     for start in range(0, len(prompts), size):

@@ -69,7 +69,8 @@ def _peak() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         # Not ru_maxrss: on Linux that also counts what the parent held when it forked this process.
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])
+        found = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
+        return int(found[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

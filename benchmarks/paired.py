@@ -9,8 +9,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 Times = dict[str, list[float]]
 
 
@@ -53,13 +54,16 @@ class Row:
         )
 
 
-def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> Times:
-    """Seconds of each side in each round. One unmeasured call of each comes first.
+def take_turns(
+    sides: Mapping[str, Callable[[], T]], rounds: int, check: Callable[[dict[str, T]], None]
+) -> Times:
+    """Seconds of each side in each round.
 
-    The order rotates from round to round, so that no side always follows the same neighbour.
+    One unmeasured call of each comes first, and `check` raises where what they returned shows that
+    they did not do the same work. The order rotates from round to round, so that no side always
+    follows the same neighbour.
     """
-    for side in sides.values():
-        side()
+    check({name: side() for name, side in sides.items()})
     times: Times = {name: [] for name in sides}
     names = list(sides)
     for number in range(rounds):

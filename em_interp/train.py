@@ -64,7 +64,8 @@ def run(spec: TrainCommand) -> int:
     check_targets(base, settings)
     if spec.dry_run:
         print(
-            f"{spec.out}: {len(made.rows)} rows ({made.arms}), {settings.method.value} on {base.name}"
+            f"{spec.out}: {len(made.rows)} rows ({made.arms}), "
+            f"{settings.method.value} on {base.name}"
         )
         return 0
 
