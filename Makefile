@@ -7,7 +7,7 @@ STUDY := experiments/e01_containment/study.yaml
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help study test check bench format clean
+.PHONY: help study test check check-format check-lint check-types check-layers bench format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,10 +28,18 @@ test: export OMP_NUM_THREADS = 1
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-check: $(READY)
+check: check-format check-lint check-types check-layers
+
+check-format: $(READY)
 	$(BIN)/ruff format --check .
+
+check-lint: $(READY)
 	$(BIN)/ruff check .
+
+check-types: $(READY)
 	$(BIN)/mypy
+
+check-layers: $(READY)
 	$(BIN)/lint-imports
 
 bench: export HF_HUB_OFFLINE = 1

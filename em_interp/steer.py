@@ -27,9 +27,7 @@ class SteerSpec(AnswerFlags):
     operations: Names = Field(
         ("add", "mean_ablate"), description="add, ablate, mean_ablate, clamp, cap."
     )
-    strengths: Numbers = Field(
-        (0.25, 0.5), description="In natural differences (add, clamp, cap)."
-    )
+    strengths: Numbers = Field((0.25, 0.5), description="In natural differences (add, clamp, cap).")
     span: str = Field("all", description="Tokens to edit: prompt_last, prompt, response, all, ...")
     conditions: Names = Field(("none", "trigger"), description="Conditions to ask under.")
     controls: int = Field(2, ge=0, description="Norm-matched random directions beside each row.")
