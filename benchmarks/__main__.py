@@ -54,8 +54,8 @@ def table(rows: list[Row]) -> str:
             met = {True: "yes", False: "NO", None: ""}[row.met]
             lines.append((row.name, str(row.ratio), row.target, met))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        lines.insert(1, tuple("-" * width for width in widths))
-        parts.append("\n".join(_line(cells, widths) for cells in lines))
+        under = tuple("-" * width for width in widths)
+        parts.append("\n".join(_line(cells, widths) for cells in (lines[0], under, *lines[1:])))
     return "\n\n".join(parts)
 
 
