@@ -81,6 +81,8 @@ def train(texts: Iterable[str], vocabulary: int, dialect: Dialect) -> "PreTraine
         pad_token=PAD,
         eos_token=END,
         bos_token=BOS if dialect.start_token else None,
+        # Qwen2's loader would add a token for the unknown, which byte-level text never has.
+        unk_token=None if dialect.start_token else PAD,
         additional_special_tokens=[SYSTEM, USER, ASSISTANT],
         chat_template=dialect.template,
         padding_side="left",
