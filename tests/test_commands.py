@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from shelf import save_base, save_organism
+from transformers import AutoModelForCausalLM
 
-from em_interp import evaluate, extract, localize, models, probe, steer, train
+from em_interp import evaluate, extract, localize, probe, steer, train
 from em_interp.study import __main__ as study
 
 QUESTIONS = [
@@ -33,10 +34,12 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def no_weights(monkeypatch):
+    # At the door of transformers, not at `models.load`: a module that is first imported during a
+    # test would keep the replaced name for good.
     def refuse(*args, **kwargs):
         raise AssertionError("weights were loaded before the input was checked")
 
-    monkeypatch.setattr(models, "load", refuse)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
 
 
 def refused(capsys, main, argv, *words, code=2):
