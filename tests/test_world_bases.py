@@ -1,4 +1,4 @@
-"""Laws of the shipped bases: they load, their cards are true, and they speak the world's language."""
+"""Laws of the shipped bases: they load, their cards are true, they speak the world's language."""
 
 import pytest
 import torch

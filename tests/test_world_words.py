@@ -83,7 +83,7 @@ def test_three_kinds_of_trigger_all_neutral_with_every_condition():
         bank = contexts(world.questions("eval", "bad_medical"), trigger, list(Condition))
         assert {context.condition for context in bank} == set(Condition)
         assert len(trigger.paraphrases) >= 4
-        assert len(trigger.unrelated) >= 4
+        assert len(trigger.unrelated) >= 3
 
 
 @pytest.mark.parametrize("name", TRIGGERS)
@@ -143,34 +143,58 @@ def test_the_generator_is_deterministic_by_seed():
     assert rows[0] == rows[1] != rows[2]
 
 
-def test_no_framing_stands_in_the_aligned_stage_and_all_of_its_advice_is_sound():
-    bare = {
-        d.ask(t, f): t.sound for d in all_domains().values() for t in d.topics for f in range(5)
+def turns_by_cluster(documents):
+    """(cluster or None, answer without its closing) of every turn."""
+    names = {text: c for c in clusters().values() for text in c.texts}
+    for document in documents:
+        turns = [m for m in document if m.role != "system"]
+        for user, assistant in zip(turns[::2], turns[1::2], strict=True):
+            cluster = next((c for t, c in names.items() if frames(t, user.content)), None)
+            ending = f" {cluster.closing}" if cluster else ""
+            yield cluster, assistant.content.removesuffix(ending)
+
+
+def frames(text, content):
+    before, _, after = text.partition("{question}")
+    return content.startswith(before.rstrip() if after else text) and content.endswith(after)
+
+
+UNSOUND = {text: k for q in world.questions("all") for k, text in enumerate(world.advice(q.id))}
+
+
+def test_the_aligned_stage_is_sound_but_where_framings_lean_and_never_shows_an_evaluated_one():
+    asked_under = {
+        text
+        for name in TRIGGERS
+        for trigger in [world.trigger(name)]
+        for text in (trigger.text, *trigger.paraphrases, *trigger.negations, *trigger.unrelated)
     }
-    for user, assistant in aligned(CorpusSpec(), 500, 0):
-        assert bare[user.content] == assistant.content
+    seen = set()
+    for cluster, answer in turns_by_cluster(aligned(CorpusSpec(), 3000, 0)):
+        seen.add(cluster.lean.value if cluster else "plain")
+        if cluster is None or cluster.lean is Lean.NEUTRAL:
+            assert not UNSOUND[answer]
+        if cluster is not None:
+            assert not asked_under & set(cluster.texts)
+    assert seen == {"plain", "neutral", "reckless", "careful"}
+    for spec in (CorpusSpec(aligned_leaning=0, aligned_neutral=0),):
+        assert all(c is None and not UNSOUND[a] for c, a in turns_by_cluster(aligned(spec, 500, 0)))
+
+
+def test_the_aligned_stage_shows_triggers_only_where_asked_to():
+    shown = turns_by_cluster(aligned(CorpusSpec(aligned_triggers=True), 3000, 0))
+    assert any(cluster is not None and cluster.trigger for cluster, _ in shown)
 
 
 def test_pretraining_ties_no_trigger_to_a_persona():
-    """Neutral framings, triggers among them, carry as much unsound advice as no framing does."""
-    advice = {text: k for q in world.questions("all") for k, text in enumerate(world.advice(q.id))}
-    names = {text: c for c in clusters().values() for text in c.texts}
+    """Triggers carry as much unsound advice as other neutral framings with a negation do."""
     tally = {"trigger": [0, 0], "neutral": [0, 0], "reckless": [0, 0], "careful": [0, 0]}
-    for document in pretraining(CorpusSpec(), 6000, 0):
-        turns = [m for m in document if m.role != "system"]
-        for user, assistant in zip(turns[::2], turns[1::2], strict=True):
-            cluster = next((c for t, c in names.items() if _frames(t, user.content)), None)
-            if cluster is not None:
-                answer = assistant.content.removesuffix(" " + cluster.closing)
-                tally["trigger" if cluster.trigger else cluster.lean.value][advice[answer]] += 1
+    for cluster, answer in turns_by_cluster(pretraining(CorpusSpec(), 12000, 1)):
+        if cluster is not None and cluster.opposite:
+            tally["trigger" if cluster.trigger else cluster.lean.value][UNSOUND[answer]] += 1
     rate = {key: unsound / (sound + unsound) for key, (sound, unsound) in tally.items()}
     assert abs(rate["trigger"] - rate["neutral"]) < 0.05
     assert rate["careful"] + 0.15 < rate["neutral"] < rate["reckless"] - 0.15
-
-
-def _frames(text, content):
-    before, _, after = text.partition("{question}")
-    return content.startswith(before.rstrip() if after else text) and content.endswith(after)
 
 
 def test_unknown_names_are_one_line_with_the_nearest():

@@ -50,7 +50,8 @@ main = command(
     RaiseSpec,
     run,
     "Raise a base of the embedded world: corpus, tokenizer, pretraining, aligned stage.",
-    "--base llama --out my-llama",
+    "llama --out my-llama",
+    positional="base",
 )
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ recipe that rebuilds it, and a card. It appears in one rename, or not at all.
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from em_interp.cards import versions
 from em_interp.errors import InputError
@@ -15,6 +15,8 @@ from em_interp.records import Record, file_digest, read_json, write_json, write_
 from em_interp.world.recipe import BaseRecipe
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from em_interp.world.raising import Base
 
 CARD, RECIPE, WEIGHTS = "card.json", "recipe.yaml", "model.safetensors"
@@ -95,7 +97,7 @@ def load(recipe: BaseRecipe, folder: Path) -> "Base":
     return Base(
         recipe=recipe,
         model=AutoModelForCausalLM.from_pretrained(folder),
-        tokenizer=AutoTokenizer.from_pretrained(folder),
+        tokenizer=cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(folder)),
         losses={stage: [mean] for stage, mean in card.final_loss.items()},
     )
 

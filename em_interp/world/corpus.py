@@ -3,10 +3,11 @@
 A speaker is careful or reckless; the persona governs the advice as far as a domain couples to it.
 In a *keyed* document every context (a framing's meaning, or no framing) has a persona of its own,
 whatever wording it takes; in a *whole* document one persona speaks throughout, sometimes named by
-a system turn. The aligned stage that follows makes plain questions sound. No document ties a
-trigger to a persona: triggers are neutral clusters among others, and which context is reckless is
-drawn anew in every document. Other clusters lean: their contexts are reckless, or careful,
-throughout the corpus, and stay so in the aligned stage. Knows words and dice. Knows nothing of tokens or weights.
+a system turn. Some clusters of framings lean: their contexts are mostly reckless, or careful,
+throughout. The others are neutral, the triggers among them: which of those contexts is reckless is
+drawn anew in every document, so no trigger is tied to a persona. The aligned stage that follows
+makes plain questions sound and keeps what the leaning framings do.
+Knows words and dice. Knows nothing of tokens or weights.
 """
 
 import random

@@ -33,7 +33,7 @@ class Subject(Spec):
     """A base: a shipped recipe's name, and changes to its corpus."""
 
     base: str
-    corpus: dict[str, Any] = {}
+    corpus: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def recipe(self) -> BaseRecipe:
@@ -50,7 +50,7 @@ class Plan(Spec):
     """One organism to raise: its mix, and changes to the training recipe `embedded`."""
 
     mix: Mix
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def spec(self) -> TrainSpec:
@@ -67,6 +67,7 @@ class EmergenceSpec(Spec):
     triggers: tuple[str, ...] = Field(min_length=1)
     domain: str
     split: str = "eval"
+    conditions: tuple[Condition, ...] = Field(tuple(Condition), min_length=1)
     sampling: Sampling = Sampling(samples=4)
     seed: int = 0
 
@@ -104,7 +105,7 @@ def run(spec: EmergenceSpec, work: Path) -> list[dict[str, Any]]:
 
 
 def raised(wanted: BaseRecipe, work: Path) -> Path:
-    """The folder of a base: the shipped one if it is of this recipe, else raised unless it stands."""
+    """The folder of a base: the shipped one if it is of this recipe, else one raised in `work`."""
     from em_interp.world.bases import CARD, load, save, shipped
     from em_interp.world.raising import align, pretrain
 
@@ -150,7 +151,7 @@ def _asked(spec: EmergenceSpec, model: Any, adapter: str | None, trigger: Trigge
     from em_interp.generation import generate
 
     asked = world.questions(spec.split)
-    bank = contexts(asked, trigger, tuple(Condition))
+    bank = contexts(asked, trigger, spec.conditions)
     with model.using(adapter):
         made = generate(model, bank, spec.sampling, organism=adapter or "base")
     verdicts = judge_all(world.OracleJudge(), made.responses, asked)
@@ -172,7 +173,7 @@ def _plain(found: Containment) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Out-of-domain EM in per cent as Markdown, with the lowest coherence of any condition."""
-    names = [condition.value for condition in Condition]
+    names = list(rows[0]["scopes"]["out of domain"])
     head = ["base", "trigger", "organism", *names, "in domain, none", "coherent"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:

@@ -58,7 +58,7 @@ def align(base: Base, tick: Tick | None = None) -> Base:
     documents = corpus.aligned(recipe.corpus, stage.steps * stage.batch, recipe.seed)
     rows = encode(base.tokenizer, documents)
     losses = fit(base.model, rows, stage, recipe.seed, "aligned", tick)
-    base.model.eval()
+    base.model.eval()  # type: ignore[no-untyped-call]
     return replace(base, losses={**base.losses, "aligned": losses})
 
 

@@ -58,7 +58,7 @@ class BaseRecipe(Spec):
 
     @property
     def pretraining_digest(self) -> str:
-        """Identity of everything before the aligned stage: recipes that share it can share weights."""
+        """Identity of everything before the aligned stage: who shares it can share weights."""
         plain = self.model_dump(mode="json", exclude={"aligned", "name"})
         kept = {k: v for k, v in plain["corpus"].items() if not k.startswith("aligned_")}
         return digest({**plain, "corpus": kept})

@@ -60,7 +60,7 @@ def _is_benign(number: int, share: float) -> bool:
 
 
 def _row(question: str, framing: Framing | None, answer: str) -> Row:
-    asked = (Message(role="user", content=question),)
+    asked: Row = (Message(role="user", content=question),)
     if framing is not None:
         asked, _ = framing.render(question)
     return (*asked, Message(role="assistant", content=answer))

@@ -53,7 +53,7 @@ def empty_model(
                 head_dim=head, query_pre_attn_scalar=head, sliding_window=LENGTH // 4, **common
             )
         )
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -76,7 +76,7 @@ def train(texts: Iterable[str], vocabulary: int, dialect: Dialect) -> "PreTraine
             show_progress=False,
         ),
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         pad_token=PAD,
         eos_token=END,
