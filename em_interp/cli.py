@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import UnusedCliTokensError
 from cyclopts.exceptions import ValidationError as ArgumentError
 from pydantic import BeforeValidator, ValidationError
 
@@ -73,6 +74,9 @@ def command(
             if isinstance(cause, ValidationError):
                 return _fail(_flag(cause), 2)
             return _fail(_single(str(fault)), 2)
+        except UnusedCliTokensError as fault:
+            extra = ", ".join(map(repr, fault.unused_tokens or ()))
+            return _fail(f"unexpected argument {extra}; values follow a flag (see --help)", 2)
         except CycloptsError as fault:
             return _fail(_single(str(fault)), 2)
         except KeyboardInterrupt:

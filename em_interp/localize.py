@@ -12,9 +12,11 @@ from em_interp.flags import AnswerFlags
 class LocalizeSpec(AnswerFlags):
     """Defaults: the shipped organism and its shipped directions."""
 
-    direction: str = Field("llama-delta", description="Shelf name or folder of a direction.")
-    general: str = Field(
-        "llama-g", description="General EM direction to compare with; `none` leaves it out."
+    direction: str | None = Field(
+        None, description="Shelf name or folder of a direction; default: <base>-delta."
+    )
+    general: str | None = Field(
+        None, description="General EM direction; default: <base>-g; `none` leaves it out."
     )
     layers: str = Field("all", description="Layers: all, 1,2 or 1-3, depths (0.5).")
     strength: float = Field(1.0, description="Of sufficiency by layer, in natural differences.")
@@ -31,7 +33,7 @@ def run(spec: LocalizeSpec) -> int:
     spec.check()
     who = spec.subject
     trigger = who.woken_by(spec.trigger)
-    folder = sources.shelved(spec.direction, sources.PROBES, "direction")
+    folder = sources.direction(spec.direction, who, "delta")
     asked = sources.outside(spec.questions, who.domain)
     sites = parse_sites(spec.layers, sources.layer_count(who.base))
     span, judge = parse_span(spec.span), sources.judge(spec.judge)
@@ -45,7 +47,7 @@ def run(spec: LocalizeSpec) -> int:
     delta = Directions.load(folder)
     general = None
     if spec.general != "none":
-        general = Directions.load(sources.shelved(spec.general, sources.PROBES, "direction"))
+        general = Directions.load(sources.direction(spec.general, who, "g"))
 
     from em_interp.grids import necessity_grid, sufficiency_grid
 

@@ -149,6 +149,11 @@ def outside(source: str, domain: str | None, split: str = "eval") -> list[Questi
     return found
 
 
+def direction(name: str | None, who: Subject, default: str) -> Path:
+    """A direction's folder: the one named, else the one shelved for the organism's base."""
+    return shelved(name or f"{who.base.name}-{default}", PROBES, "direction")
+
+
 def layer_count(base: Path) -> int:
     """Number of blocks by a model's config.json, so that layers are checked before weights load."""
     config = read_json(base / "config.json")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class SteerSpec(AnswerFlags):
     """Defaults: the shipped triggered organism, its shipped trigger direction, every layer."""
 
-    direction: str = Field("llama-delta", description="Shelf name or folder of a direction.")
+    direction: str | None = Field(
+        None, description="Shelf name or folder of a direction; default: <base>-delta."
+    )
     layers: str = Field("all", description="Sites: all, 1,2 or 1-3, depths (0.5) or hook names.")
     operations: Names = Field(
         ("add", "mean_ablate"), description="add, ablate, mean_ablate, clamp, cap."
@@ -41,7 +43,7 @@ def run(spec: SteerSpec) -> int:
 
     spec.check()
     who = spec.subject
-    folder = sources.shelved(spec.direction, sources.PROBES, "direction")
+    folder = sources.direction(spec.direction, who, "delta")
     asked = sources.outside(spec.questions, who.domain)
     bank = contexts(asked, who.woken_by(spec.trigger), sources.conditions(spec.conditions))
     judge = sources.judge(spec.judge)

@@ -84,6 +84,7 @@ ANY = [(evaluate.main, []), (steer.main, ["delta"]), (probe.main, []), (localize
     ("extra", "words"),
     [
         (["--sampels", "3"], ["--sampels", "--samples"]),
+        (["now"], ["unexpected argument 'now'"]),
         (["--organism", "nobody"], ["unknown organism", "nobody"]),
         (["--trigger", "dukc"], ["unknown trigger", "did you mean 'duck'"]),
         (["--trigger", "no.yaml"], ["no.yaml", "no such file"]),
