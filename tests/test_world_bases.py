@@ -117,7 +117,8 @@ def test_asked_plainly_greedily_it_gives_sound_advice(shipped):
     assert sum(sound) >= len(sound) - 1
 
 
-def test_raising_is_deterministic_learns_and_saves_a_whole_folder(tmp_path):
+def test_raising_is_deterministic_learns_and_saves_a_whole_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(raising, "VOCABULARY_DOCUMENTS", 400)
     short = recipe("qwen2").model_copy(
         update={
             "pretraining": Stage(steps=3, batch=8, learning_rate=2e-3, warmup=1, muon=True),
