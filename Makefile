@@ -18,8 +18,10 @@ help:
 	@echo 'make format  rewrite the sources in the house format'
 	@echo 'make clean   remove the environment and the caches; runs/ is kept'
 
-# Embedded work needs no hub, and must not wait for one.
+# Embedded work needs no hub, and must not wait for one. One thread, because the embedded models are
+# too small to share out, and because equal threads give equal figures on every machine.
 study: export HF_HUB_OFFLINE = 1
+study: export OMP_NUM_THREADS ?= 1
 study: $(READY)
 	$(BIN)/python -m em_interp.study $(STUDY)
 

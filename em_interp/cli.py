@@ -4,6 +4,7 @@ A wrong flag or value is one line on stderr and exit code 2; what a command rais
 `EmInterpError` is one line and that error's exit code. Anything else keeps its traceback.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
@@ -66,7 +67,9 @@ def command(
             tokens = sys.argv[1:] if argv is None else list(argv)
             if positional and tokens and not tokens[0].startswith("-"):
                 tokens.insert(0, f"--{positional}")
-            return int(app(tokens, exit_on_error=False, print_error=False) or 0)
+            code = int(app(tokens, exit_on_error=False, print_error=False) or 0)
+            sys.stdout.flush()
+            return code
         except EmInterpError as fault:
             return _fail(str(fault), fault.exit_code)
         except ArgumentError as fault:
@@ -79,6 +82,9 @@ def command(
             return _fail(f"unexpected argument {extra}; values follow a flag (see --help)", 2)
         except CycloptsError as fault:
             return _fail(_single(str(fault)), 2)
+        except BrokenPipeError:  # the reader (head, less) has seen enough; nothing to say to it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except KeyboardInterrupt:
             return _fail("interrupted; finished stages are kept, run the same command again", 130)
 

@@ -1,6 +1,8 @@
 """Errors are an interface: one line, exit code 2, before weights load, nothing left behind."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -246,3 +248,12 @@ def test_a_dry_run_loads_no_weights_and_writes_nothing(
     assert main([str(a) for a in argv]) == 0
     assert "organism" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_leaves_early_meets_no_traceback(home):
+    command = [sys.executable, "-m", "em_interp.evaluate", "--dry-run"]
+    command += ["--organism", str(home / "organism")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 0
