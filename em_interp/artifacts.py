@@ -89,8 +89,9 @@ def _columns(path: Path, ndims: Mapping[str, int], rows: int) -> dict[str, Tenso
     if set(columns) != set(ndims):
         held, wanted = ", ".join(sorted(columns)) or "nothing", ", ".join(sorted(ndims))
         raise InputError(f"{path}: holds {held}; expected {wanted}")
-    for name, value in columns.items():
-        if value.ndim != ndims[name] or len(value) != rows:
+    for name, dimensions in ndims.items():  # in our order: the file's own is not deterministic
+        value = columns[name]
+        if value.ndim != dimensions or len(value) != rows:
             raise InputError(
                 f"{path}: {name} has shape {tuple(value.shape)}, but card.json names {rows} sites"
             )
