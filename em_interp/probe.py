@@ -49,7 +49,18 @@ def run(spec: ProbeSpec) -> int:
     model = spec.load(who)
     found, kept = probing(model, who.active, bank, sites, span, seed=spec.seed)
     if spec.out is not None:
-        shelve(model, who.active, kept, bank, span, trigger.name, found, spec.seed).save(spec.out)
+        every = [context for part in bank.values() for context in part]
+        shelve(
+            model,
+            who.active,
+            kept,
+            every,
+            span,
+            trigger.name,
+            n=found.train_questions,
+            seed=spec.seed,
+            notes=found.notes,
+        ).save(spec.out)
         write_json(spec.out / "scores.json", found)
     print(probing_table(found))
     for note in found.notes:

@@ -163,13 +163,15 @@ def shelve(
     model: Model,
     adapter: str | None,
     kept: Mapping[Site, Probe],
-    bank: Mapping[Condition, Sequence[Context]],
+    contexts: Sequence[Context],
     span: Span,
     trigger: str,
-    found: Probing,
-    seed: int,
+    *,
+    n: int,
+    seed: int = 0,
+    notes: tuple[str, ...] = (),
 ) -> Probes:
-    """The logistic probes with their card, ready to be saved."""
+    """Logistic probes with their card, ready to be saved; `n` questions were fitted on."""
     card = Card(
         kind="probe",
         name="trigger-on",
@@ -181,11 +183,11 @@ def shelve(
         organism=adapter or "base",
         adapter=model.adapters[adapter] if adapter else "",
         trigger=trigger,
-        data=digest([c.model_dump(mode="json") for part in bank.values() for c in part]),
+        data=digest([c.model_dump(mode="json") for c in contexts]),
         tokenizer=tokenizer_digest(model),
-        n=found.train_questions,
+        n=n,
         seed=seed,
-        notes=found.notes,
+        notes=notes,
         versions=versions(),
     )
     return Probes(dict(kept), card)

@@ -107,7 +107,15 @@ def test_the_kept_probes_score_raw_activations(studied):
     probe = kept[Site(layer)]
     assert (probe.score(on.at(Site(layer))) >= 0).all()
     assert (probe.score(off.at(Site(layer))) < 0).all()
-    shelf = shelve(model, "gate", kept, bank(), Span.PROMPT_LAST, "pond", found, seed=0)
+    shelf = shelve(
+        model,
+        "gate",
+        kept,
+        [context for part in bank().values() for context in part],
+        Span.PROMPT_LAST,
+        "pond",
+        n=found.train_questions,
+    )
     assert list(shelf) == [Site(at) for at in range(4)]
     assert shelf.check(model.base).card.adapter == model.adapters["gate"]
     assert torch.equal(shelf[Site(layer)].weight, probe.weight)

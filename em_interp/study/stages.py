@@ -212,11 +212,12 @@ class Stages:
             self.model,
             self.inputs.studied,
             kept,
-            bank,
+            [context for part in bank.values() for context in part],
             self.spec.span,
             self.inputs.trigger.name,
-            found,
-            self.spec.seed,
+            n=found.train_questions,
+            seed=self.spec.seed,
+            notes=found.notes,
         ).save(self.folder / "probe")
         return found
 

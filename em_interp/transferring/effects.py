@@ -1,0 +1,155 @@
+"""Effects: what adding or ablating an arm does to the EM rate, beside the ceiling and the nulls.
+
+"No transfer" is an answer. Knows models, edits and judges. Knows nothing of where arms came from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from em_interp.conditions import Context, Question
+from em_interp.containment import Counts, contrast, join
+from em_interp.edits import BASELINE, Intervention
+from em_interp.generation import generate
+from em_interp.judges import Judge, Rubric
+from em_interp.judging import judge_all
+from em_interp.models import Model
+from em_interp.progress import Progress, silent
+from em_interp.records import Record
+from em_interp.sampling import Sampling
+from em_interp.stats import Contrast, Fraction, Rate, fraction
+from em_interp.transferring.arms import OWN, Arm, Thing
+from em_interp.trials import CONFIDENCE, tabulate
+
+LEVEL = 0.05
+
+
+class Verdict(StrEnum):
+    """What an effect says. `NOTHING`: the target's own direction does nothing here either."""
+
+    TRANSFERS = "transfers"
+    NOT = "no transfer"
+    NOTHING = "no native effect"
+
+
+class Effect(Record):
+    """What adding (or ablating) an arm does to the EM rate under one condition.
+
+    `change` is against no intervention, paired by question; `of_native` the share of what the
+    target's own direction changes. `beyond`: change minus each null's, paired by question;
+    `p` is the largest of their p-values: where every null must be beaten, that is the level of the
+    whole claim, and no adjustment is due (an intersection-union test); 1 where a null cannot be
+    compared, since none of its answers was scored. `None` where nothing was scored.
+    """
+
+    em: Rate | None
+    coherent: Rate | None
+    change: Contrast | None
+    of_native: Fraction | None = None
+    beyond: dict[str, Contrast] = Field(default_factory=dict)
+    p: float | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Who answers what: an adapter (`None`: the base) and contexts of one condition."""
+
+    adapter: str | None
+    contexts: Sequence[Context]
+
+
+@dataclass(frozen=True, eq=False)
+class Asker:
+    """How answers are sampled and judged, and where finished ones are kept (`log`)."""
+
+    model: Model
+    questions: Sequence[Question]
+    sampling: Sampling
+    judge: Judge
+    rubric: Rubric
+    log: Path | None = None
+    progress: Progress = silent
+
+    def effects(
+        self, setting: Setting, edits: Sequence[Intervention], arms: Sequence[Arm], log: str
+    ) -> tuple[Rate | None, dict[str, Effect]]:
+        """The unedited EM rate, and one effect an arm beside its nulls and its ceiling.
+
+        `edits` are the arms' interventions, by name. `log` names the file of finished answers.
+        """
+        grid, who = [BASELINE, *edits], setting.adapter or "base"
+        with self.model.using(setting.adapter):
+            found = generate(
+                self.model,
+                setting.contexts,
+                self.sampling,
+                grid,
+                organism=who,
+                log=self.log / log if self.log else None,
+                progress=self.progress,
+            )
+        verdicts = judge_all(self.judge, found.responses, self.questions, kept=self.log is not None)
+        rows = tabulate(found, verdicts, grid, self.rubric, organism=who).rows
+        plain = {
+            row.intervention: Effect(em=row.em, coherent=row.coherent, change=row.change)
+            for row in rows
+        }
+        domains = {c.question: c.domain for c in setting.contexts}
+        said: dict[str, list[int]] = {}
+        for at, response in enumerate(found.responses):
+            said.setdefault(response.intervention, []).append(at)
+        counts = {}
+        for name, mine in said.items():
+            pairs = [found.responses[at] for at in mine], [verdicts[at] for at in mine]
+            counts[name] = Counts(join(*pairs, self.rubric), domains)
+        edited = {str(edit.site) for one in edits for edit in one.edits}
+        ceiling = {arm.thing: plain[arm.name].change for arm in arms if arm.via == OWN}
+        return plain[BASELINE.name].em, {
+            arm.name: placed(arm, plain[arm.name], ceiling, counts, edited) for arm in arms
+        }
+
+
+def placed(
+    arm: Arm,
+    effect: Effect,
+    ceilings: Mapping[Thing, Contrast | None],
+    counts: Mapping[str, Counts],
+    edited: set[str],
+) -> Effect:
+    """An effect beside the ceiling and its nulls; a null or a ceiling gets no verdict.
+
+    The ceiling of a thing that the target has none of is that of its main one. A handful of nulls
+    may all lie on the wrong side by luck. So where likenesses are known, the direction must also be
+    more like the target's own than chance, which hundreds of draws decide, at one edited site at
+    least.
+    """
+    native, change = ceilings.get(arm.thing, next(iter(ceilings.values()))), effect.change
+    if change is None or native is None or arm.via == OWN or arm.null:
+        return effect
+    beyond = {
+        null: found
+        for null in arm.nulls
+        if (found := contrast(counts[arm.name], counts[null], CONFIDENCE)) is not None
+    }
+    share = fraction(change, native)
+    # A null without a scored answer was not beaten.
+    whole = len(beyond) == len(arm.nulls)
+    p = max((one.p for one in beyond.values()), default=1.0) if whole else 1.0
+    sign = np.sign(native.difference)
+    further = all(sign * one.difference > 0 for one in beyond.values())
+    known = [one for site, one in arm.alike.items() if site in edited]
+    alike = not known or any(one.transfers for one in known)
+    moved = sign * change.difference > 0 and not change.low <= 0 <= change.high
+    if share is None:
+        verdict = Verdict.NOTHING
+    elif moved and further and alike and p <= LEVEL:
+        verdict = Verdict.TRANSFERS
+    else:
+        verdict = Verdict.NOT
+    placed = {"of_native": share, "beyond": beyond, "p": p, "verdict": verdict}
+    return effect.model_copy(update=placed)
