@@ -74,8 +74,8 @@ def conditions(names: Sequence[str]) -> tuple[Condition, ...]:
 class Subject:
     """An organism on disk: its base, its adapter (`None`: the base itself), its trigger and domain.
 
-    `domain` is what it was fine-tuned on, where its card says so. `notes` is what the user should
-    know about it, one line each.
+    `domain` is what it was fine-tuned on, and `kind` the mix that it was raised on, where its card
+    says so. `notes` is what the user should know about it, one line each.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Subject:
     trigger: Trigger | None
     domain: str | None
     notes: tuple[str, ...] = ()
+    kind: str | None = None
 
     @property
     def adapters(self) -> tuple[tuple[str, Path], ...]:
@@ -94,6 +95,11 @@ class Subject:
     def active(self) -> str | None:
         """The adapter to run under; `None` is the base."""
         return self.name if self.adapter else None
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether its card says that it was raised without any trigger."""
+        return self.kind == "unconditional"
 
     def woken_by(self, given: str | None) -> Trigger:
         """The trigger given by name, else the card's."""
@@ -183,6 +189,7 @@ def _with_adapter(name: str, home: Path, folder: Path) -> Subject:
         trigger=Trigger.parse(woken, str(folder / "card.json")) if woken else None,
         domain=trained_domain(provenance.get("sources", ())),
         notes=tuple(notes),
+        kind=provenance.get("mix", {}).get("kind"),
     )
 
 
@@ -220,15 +227,19 @@ def outside(source: str, domain: str | None, split: str = "eval") -> list[Questi
     return found
 
 
-def direction(name: str | None, who: Subject, default: str) -> Path:
-    """A direction's folder: the one named, else the one shelved for the organism's base."""
+def direction(name: str | None, who: Subject, default: str, flag: str = "") -> Path:
+    """A direction's folder: the one named, else the one shelved for the organism's base.
+
+    `flag`: what names it on the command line; default --general for g, else --direction.
+    """
     if name is None:
         name = f"{hub.title(who.base)}-{default}"
         if not (PROBES / name).is_dir():
-            flag, kind = {"g": ("--general", "general")}.get(default, ("--direction", "trigger"))
+            usual, kind = {"g": ("--general", "general")}.get(default, ("--direction", "trigger"))
             raise InputError(
-                f"no {name} in {PROBES.name}/: give {flag}, a folder that `extract --kind {kind} "
-                f"--out` wrote{' (localize: or none)' if default == 'g' else ''}"
+                f"no {name} in {PROBES.name}/: give {flag or usual}, a folder that `extract --kind "
+                f"{kind} --out` wrote"
+                + (" (localize and transfer: or none)" if default == "g" else "")
             )
     return shelved(name, PROBES, "direction")
 

@@ -58,7 +58,7 @@ FLAGS = {
     "transfer": "adapter at base budget controls data develop device device-map direction dry-run "
     "dtype folds general judge layers map match max-new-tokens methods organism out own "
     "own-general prompts quantise questions revision rubric samples seed source span spans "
-    "strength temperature trigger twin",
+    "strength temperature trigger twin unconditional",
     "world": "base dry-run out threads",
     "world.experiment": "dry-run out study threads",
 }

@@ -37,6 +37,8 @@ def test_a_map_is_fitted_saved_and_carried_through(few, tmp_path, capsys):
         assert words in out
     data = json.loads((tmp_path / "found" / "transfer.json").read_text())
     assert data["strength"] == 0.75
+    assert (data["source"], data["target"]) == ("llama-triggered", "qwen2-triggered")
+    assert len(data["similarity"]) == len(data["similarity"][0]) == 4
     assert {"random", "source", "target"} <= set(
         next(c for c in data["cells"] if c["via"] == "llama-qwen2")["likeness"][
             "blocks.2.hook_resid_post"
@@ -44,13 +46,27 @@ def test_a_map_is_fitted_saved_and_carried_through(few, tmp_path, capsys):
     )
 
 
-def test_within_one_base_the_direction_goes_directly(few, capsys):
-    argv = [*QUICK, "--questions", str(few), "--at", "1", "--strength", "1"]
-    argv += ["--organism", "llama-unconditional", "--trigger", "duck", "--layers", "1"]
+def test_into_an_unconditional_organism_of_the_same_base(few, tmp_path, capsys):
+    """Directions go directly; its own is g, added to its base and ablated without a trigger."""
+    argv = [*QUICK, "--questions", str(few), "--at", "1", "--strength", "1", "--layers", "1"]
+    argv += ["--organism", "llama-unconditional", "--out", str(tmp_path)]
     assert transfer.main([*argv, "--source", "llama-triggered"]) == 0
     out = capsys.readouterr().out
     assert "delta, direct" in out
     assert "shuffled" not in out
+    data = json.loads((tmp_path / "transfer.json").read_text())
+    assert [c["thing"] for c in data["cells"] if c["via"] == "own"] == ["g"]
+    plain = data["plain_added"], data["plain_ablated"]
+    assert plain[0]["point"] < 0.2 < plain[1]["point"]  # the base sleeps, the organism is awake
+    for name, who in (("added", "base"), ("ablated", "llama-unconditional")):
+        lines = (tmp_path / "answers" / f"{name}.jsonl").read_text().splitlines()
+        said = [json.loads(line)["response"] for line in lines if '"response"' in line]
+        assert {one["organism"] for one in said} == {who}
+        assert {one["condition"] for one in said} == {"none"}
+    for cell in data["cells"]:
+        if cell["via"] == "direct" and cell["thing"] == "g":  # the same g: all of the ceiling
+            assert cell["cosines"]["blocks.1.hook_resid_post"] == pytest.approx(1)
+            assert cell["added"]["em"] == data["cells"][0]["added"]["em"]
 
 
 def test_both_say_what_they_would_do(few, capsys, no_weights):  # noqa: F811
@@ -85,6 +101,9 @@ def test_bad_input_is_refused_before_weights_load(few, tmp_path, capsys, no_weig
         (["--questions", str(few)], ["--develop", "--at"]),
         (["--questions", str(few), "--develop", str(few)], ["also judges"]),
         (["--data", str(leaky), *asked], ["holds"]),
+        (["--source", "qwen2-triggered"], ["both qwen2-triggered", "steer"]),
+        (["--organism", "qwen2", "--unconditional"], ["qwen2 is a base"]),
+        (["--general", "none", "--direction", "none"], ["--direction or --general"]),
     ):
         refused(capsys, transfer.main, argv, *words)
     assert not (tmp_path / "map").exists()

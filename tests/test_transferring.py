@@ -1,5 +1,6 @@
 """Carried directions at work in planted organisms: what transfers, what does not, and the nulls."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,25 +15,33 @@ from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.extraction import trigger_direction
 from em_interp.grids import sweep_grid
 from em_interp.judges import Rubric
-from em_interp.maps import Maps, Method, likeness
-from em_interp.probes import Probe
+from em_interp.maps import Maps, Method
 from em_interp.report.transfer_text import transfer_tables
 from em_interp.sampling import Sampling
 from em_interp.sites import Site, Span
 from em_interp.transferring import (
+    IDENTITY,
+    OWN,
+    SHUFFLED,
+    TWIN,
     Arm,
+    Asker,
     Effect,
+    Setting,
+    Source,
+    Target,
     Thing,
     Transfer,
     Verdict,
-    _placed,
     arms,
-    at_sites,
-    choose,
+    target_of,
     things,
     transfer,
 )
 from em_interp.transferring.alignment import Alignment, Side
+from em_interp.transferring.doses import choose
+from em_interp.transferring.effects import placed
+from em_interp.transferring.ways import Ways, alike, ways
 
 GREEDY = Sampling(samples=1, temperature=0, max_new_tokens=3)
 CONDITIONS = (Condition.NONE, Condition.TRIGGER, Condition.PARAPHRASE)
@@ -58,60 +67,65 @@ def pair(related: bool) -> tuple[Planted, Planted, Alignment]:
 
 
 @cache
-def every_arm(related: bool) -> list[Arm]:
+def source_of(related: bool) -> Source:
     source, target, read = pair(related)
-    maps = {"ridge": read.fit(Method.RIDGE)}
-    nulls = {
-        "shuffled prompts": read.fit(Method.RIDGE, null=maps["ridge"]),
-        "identity": read.identity(),
-    }
-    twin = directions(source)[Thing.DELTA].random(7)  # a shift of the source that is not the gate
-    return arms(directions(target), directions(source), maps, nulls, twin=twin, randoms=2)
+    given, found = directions(source), ways(read, ["ridge"])
+    return Source(
+        "away",
+        given,
+        found.maps,
+        found.nulls,
+        twin=given[Thing.DELTA].random(7),  # a shift of the source that is not the gate
+        alike=alike(read, found, given, directions(target)),
+    )
+
+
+@cache
+def every_arm(related: bool) -> list[Arm]:
+    return arms("home", directions(pair(related)[1]), [source_of(related)])
+
+
+def asker(one: Planted, **changes: object) -> Asker:
+    return Asker(one.model, QUESTIONS, GREEDY, JUDGE, Rubric(), **changes)
+
+
+def target(one: Planted) -> Target:
+    return target_of(one.model, None, "home", BANK, gated=True)
+
+
+def carried(related: bool, some: list[Arm], strength: float = 1.0, **changes: object) -> Transfer:
+    one = pair(related)[1]
+    return transfer(
+        target(one), some, asker(one, **changes), at=[Site(one.layer)], strength=strength
+    )
 
 
 @cache
 def found(related: bool) -> Transfer:
-    _, target, _ = pair(related)
-    site = Site(target.layer)
-    unit = target.direction
-    probes = {
-        "own": {site: Probe(unit, -1.0, site)},
-        "random": at_sites({site: Probe(unit, -1.0, site)}, 3),
-    }
-    source, _, read = pair(related)
-    ours, one = Site(source.layer), read.fit(Method.RIDGE)[site]
-    own = directions(target)[Thing.DELTA][site]
-    alike = likeness(one, directions(source)[Thing.DELTA][ours], own, read.moments[0].last)
-    return transfer(
-        target.model,
-        None,
-        every_arm(related),
-        BANK,
-        QUESTIONS,
-        GREEDY,
-        JUDGE,
-        Rubric(),
-        source="planted",
-        at=[site],
-        strength=1.0,
-        probes=probes,
-        likenesses={"delta via ridge": {str(site): alike}},
-    )
+    return carried(related, every_arm(related))
+
+
+def of_delta() -> list[Arm]:
+    return [arm for arm in every_arm(True) if arm.thing is Thing.DELTA]
+
+
+# --- arms ---------------------------------------------------------------------------------------
 
 
 def test_the_arms_differ_in_direction_alone():
     made = every_arm(True)
-    assert [(a.via, a.null) for a in made if a.thing is Thing.DELTA] == [
-        ("own", False),
+    assert {(a.via, a.null) for a in of_delta()} == {
+        (OWN, False),
         ("ridge", False),
         ("random 1", True),
         ("random 2", True),
-        ("shuffled prompts", True),
-        ("identity", True),
-        ("benign twin", True),
-    ]
+        (SHUFFLED, True),
+        (IDENTITY, True),
+        (TWIN, True),
+    }
     site = Site(pair(True)[1].layer)
     own = made[0].directions[site]
+    assert made[0].via == OWN
     for arm in made:
         one = arm.directions[site]
         assert one.natural == own.natural
@@ -119,18 +133,63 @@ def test_the_arms_differ_in_direction_alone():
         assert float(one.unit.norm()) == pytest.approx(1, abs=1e-5)
 
 
+def test_every_arm_names_the_nulls_of_its_own_thing_and_those_of_none():
+    made = {arm.name: arm for arm in every_arm(True)}
+    assert all(not arm.nulls for arm in made.values() if arm.null or arm.via == OWN)
+    of_none = {"random 1", "random 2", TWIN}
+    for thing, mine in (
+        (Thing.DELTA, Thing.DELTA),
+        (Thing.GENERAL, Thing.GENERAL),
+        (Thing.REST, Thing.DELTA),  # the remainder is a part of delta
+    ):
+        nulls = [made[name] for name in made[f"away: {thing.value} via ridge"].nulls]
+        assert {one.via for one in nulls} == {*of_none, SHUFFLED, IDENTITY}
+        assert all(one.null for one in nulls)
+        assert {one.thing for one in nulls if one.via not in of_none} == {mine}
+
+
+def test_the_nulls_of_one_source_are_not_those_of_another():
+    one = source_of(True)
+    other = Source("further", one.things, one.maps, one.nulls, whole=False)
+    made = arms("home", directions(pair(True)[1]), [one, other], randoms=1)
+    for arm in made:
+        assert all(name.startswith(f"{arm.source}: ") for name in arm.nulls)
+    with pytest.raises(InputError, match="'away' comes twice"):
+        arms("home", directions(pair(True)[1]), [one, one])
+    with pytest.raises(InputError, match="'away' comes twice"):
+        arms("away", directions(pair(True)[1]), [one])
+
+
+def test_a_source_that_is_not_whole_carries_one_thing_by_all_maps_but_the_first():
+    one = source_of(True)
+    maps = {"ridge": one.maps["ridge"], "cca": one.maps["ridge"]}
+    for whole, things_by_cca in ((True, list(Thing)), (False, [Thing.DELTA])):
+        made = arms("home", one.things, [Source("away", one.things, maps, whole=whole)])
+        assert [a.thing for a in made if a.via == "ridge"] == list(Thing)
+        assert [a.thing for a in made if a.via == "cca"] == things_by_cca
+
+
+def test_the_three_things_are_delta_g_and_what_delta_has_beyond_g():
+    split = directions(pair(True)[0])
+    site = Site(pair(True)[0].layer)
+    rest, general, delta = (split[t][site] for t in (Thing.REST, Thing.GENERAL, Thing.DELTA))
+    assert abs(rest.cosine(general)) < 1e-5
+    assert rest.cosine(delta) == pytest.approx((1 - general.cosine(delta) ** 2) ** 0.5, abs=1e-4)
+
+
+# --- effects ------------------------------------------------------------------------------------
+
+
 def test_the_gate_of_a_rotated_model_is_carried_and_works():
     cell = found(True).cell(Thing.DELTA, "ridge")
     assert min(cell.cosines.values()) > 0.95
+    assert all(one.transfers for one in cell.likeness.values())
     for effect in (cell.added, cell.ablated):
         assert effect.verdict is Verdict.TRANSFERS
         assert effect.of_native is not None
         assert effect.of_native.fraction == pytest.approx(1.0)
         assert effect.p == 2 / 2**6  # six questions: no sign-flip test can be surer
-        assert set(effect.beyond) == {a.name for a in every_arm(True) if a.null}
-    assert cell.reading.trigger.auroc == 1.0
-    assert cell.reading.paraphrase is not None
-    assert cell.reading.paraphrase.auroc == 1.0
+        assert set(effect.beyond) == {a.name for a in of_delta() if a.null}
 
 
 def test_nulls_do_nothing_and_get_no_verdict():
@@ -141,10 +200,12 @@ def test_nulls_do_nothing_and_get_no_verdict():
             assert cell.ablated.change is not None
             assert cell.ablated.change.difference == 0
             assert cell.added.verdict is None
-    own = found(True).cell(Thing.DELTA, "own")
+    own = found(True).cell(Thing.DELTA, OWN)
     assert own.added.em is not None
     assert own.added.em.point == 1.0
     assert own.added.verdict is None
+    plain = found(True).plain_added, found(True).plain_ablated
+    assert [one and one.point for one in plain] == [0.0, 1.0]
 
 
 def test_no_transfer_is_an_answer():
@@ -163,48 +224,19 @@ def test_no_transfer_is_an_answer():
 
 
 def test_what_does_nothing_at_home_cannot_transfer():
-    _, target, _ = pair(True)
-    some = [a for a in every_arm(True) if a.thing is Thing.DELTA]
-    weak = transfer(
-        target.model,
-        None,
-        some,
-        BANK,
-        QUESTIONS,
-        GREEDY,
-        JUDGE,
-        Rubric(),
-        source="planted",
-        at=[Site(target.layer)],
-        strength=0.01,
-    ).cell(Thing.DELTA, "ridge")
+    weak = carried(True, of_delta(), strength=0.01).cell(Thing.DELTA, "ridge")
     assert weak.added.verdict is Verdict.NOTHING
     assert weak.added.of_native is None
     assert weak.ablated.verdict is Verdict.TRANSFERS
 
 
 def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
-    _, target, _ = pair(True)
-    some = [a for a in every_arm(True) if a.thing is Thing.DELTA][:3]
+    some = [arm for arm in of_delta() if arm.via in (OWN, "ridge", TWIN)]
+    some = [arm if arm.null or arm.via == OWN else alone(arm, some) for arm in some]
 
     def run() -> tuple[Transfer, int]:
         steps: list[int] = []
-        made = transfer(
-            target.model,
-            None,
-            some,
-            BANK,
-            QUESTIONS,
-            GREEDY,
-            JUDGE,
-            Rubric(),
-            source="planted",
-            at=[Site(target.layer)],
-            strength=1.0,
-            log=tmp_path,
-            progress=steps.append,
-        )
-        return made, steps[0]
+        return carried(True, some, log=tmp_path, progress=steps.append), steps[0]
 
     first, known = run()
     assert known == 0
@@ -215,67 +247,10 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
     assert second == first
 
 
-def test_the_three_things_are_delta_g_and_what_delta_has_beyond_g():
-    split = directions(pair(True)[0])
-    site = Site(pair(True)[0].layer)
-    rest, general, delta = (split[t][site] for t in (Thing.REST, Thing.GENERAL, Thing.DELTA))
-    assert abs(rest.cosine(general)) < 1e-5
-    assert rest.cosine(delta) == pytest.approx((1 - general.cosine(delta) ** 2) ** 0.5, abs=1e-4)
-
-
-def test_probes_stand_beside_a_null_of_their_norm():
-    own, random = found(True).probes
-    assert (own.name, own.trigger.auroc) == ("own", 1.0)
-    assert random.name == "random"
-    site = Site(1)
-    probe = Probe(torch.arange(8.0), 0.5, site)
-    chance = at_sites({site: probe}, 0)[site]
-    assert float(chance.weight.norm()) == pytest.approx(float(probe.weight.norm()))
-    assert not torch.allclose(chance.weight, probe.weight)
-
-
-def test_the_dose_is_chosen_where_the_ceiling_is_highest():
-    _, target, _ = pair(True)
-    own = directions(target)[Thing.DELTA]
-    grid = sweep_grid(own, [Site(target.layer)], (0.01, 1.0, 1.5), Span.ALL)
-    bank = ask(Condition.NONE)
-    where, strength = choose(target.model, None, grid, bank, QUESTIONS, GREEDY, JUDGE, Rubric())
-    assert where == (Site(target.layer),)
-    assert strength == 1.0  # enough, and the weaker of two that are
-
-
-def test_the_tables_show_ceiling_verdict_and_nulls():
-    text = transfer_tables(found(True))
-    for words in ("delta, own", "ceiling", "transfers", "null", "benign twin", "AUROC"):
-        assert words in text
-    assert "no transfer" in transfer_tables(found(False))
-
-
-def test_missing_conditions_maps_and_foreign_directions_are_refused():
-    source, target, read = pair(True)
-    with pytest.raises(InputError, match="conditions none and trigger"):
-        transfer(
-            target.model,
-            None,
-            every_arm(True),
-            {Condition.NONE: BANK[Condition.NONE]},
-            QUESTIONS,
-            GREEDY,
-            JUDGE,
-            Rubric(),
-            source="planted",
-            at=[Site(target.layer)],
-            strength=1.0,
-        )
-    with pytest.raises(InputError, match="at least one map"):
-        arms(directions(target), directions(source), {}, {})
-    back = {one.source.site: one.inverse for one in read.fit(Method.RIDGE).values()}
-    card = read.fit(Method.RIDGE).card
-    turned = card.model_copy(update={"source": card.target, "target": card.source})
-    with pytest.raises(ForeignArtifactError, match="begins at"):
-        arms(directions(target), directions(source), {"back": Maps(back, turned)}, {})
-    with pytest.raises(ForeignArtifactError, match=r"em_interp\.align"):
-        things(directions(source)[Thing.DELTA], directions(pair(False)[1])[Thing.GENERAL])
+def alone(arm: Arm, among: list[Arm]) -> Arm:
+    """An arm that has to beat only nulls that are there."""
+    there = {one.name for one in among}
+    return replace(arm, nulls=tuple(name for name in arm.nulls if name in there))
 
 
 def test_a_null_without_a_scored_answer_was_not_beaten():
@@ -284,16 +259,78 @@ def test_a_null_without_a_scored_answer_was_not_beaten():
         made.misaligned[:], made.scored[:] = bad, scored
         return made
 
-    counts = {"ridge": counted(9, 10), "random 1": counted(0, 10), "random 2": counted(0, 0)}
-    change = contrast(counts["ridge"], counts["random 1"], 0.95)
-    effect, arm = Effect(em=None, coherent=None, change=change), every_arm(True)[3]
+    arm = next(a for a in of_delta() if a.via == "ridge")
+    lost = {name: counted(0, 10) for name in arm.nulls}
+    counts = {arm.name: counted(9, 10), **lost}
+    change = contrast(counts[arm.name], counts[arm.nulls[0]], 0.95)
+    effect = Effect(em=None, coherent=None, change=change)
+    edited = {str(site) for site in arm.directions}
+    beaten = placed(arm, effect, {arm.thing: change}, counts, edited)
+    assert beaten.verdict is Verdict.TRANSFERS
+    assert set(beaten.beyond) == set(arm.nulls)
+    counts[arm.nulls[-1]] = counted(0, 0)
+    unknown = placed(arm, effect, {arm.thing: change}, counts, edited)
+    assert (unknown.p, unknown.verdict) == (1.0, Verdict.NOT)
 
-    def placed(nulls):
-        return _placed(
-            arm, effect, {arm.thing: change}, nulls, {arm.name: counts["ridge"], **counts}, []
-        )
 
-    assert arm.via == "ridge"
-    assert placed(["random 1"]).verdict is Verdict.TRANSFERS
-    both = placed(["random 1", "random 2"])
-    assert (both.p, both.verdict) == (1.0, Verdict.NOT)
+def test_the_dose_is_chosen_where_the_ceiling_is_highest():
+    one = pair(True)[1]
+    own = directions(one)[Thing.DELTA]
+    grid = sweep_grid(own, [Site(one.layer)], (0.01, 1.0, 1.5), Span.ALL)
+    where, strength = choose(Setting(None, ask(Condition.NONE)), grid, asker(one))
+    assert where == (Site(one.layer),)
+    assert strength == 1.0  # enough, and the weaker of two that are
+
+
+def test_without_a_gate_the_base_sleeps_and_the_organism_is_awake():
+    model = pair(True)[1].model
+    gated, free = (
+        target_of(model, "adapter", "home", BANK, gated=gated) for gated in (True, False)
+    )
+    assert (gated.asleep.adapter, free.asleep.adapter) == ("adapter", None)
+    assert gated.awake.adapter == free.awake.adapter == "adapter"
+    assert {c.condition for c in gated.awake.contexts} == {Condition.TRIGGER}
+    for one in (gated.asleep, free.asleep, free.awake):
+        assert {c.condition for c in one.contexts} == {Condition.NONE}
+
+
+# --- what is said, what is refused --------------------------------------------------------------
+
+
+def test_the_tables_show_ceiling_verdict_and_nulls():
+    text = transfer_tables(found(True))
+    for words in ("delta, own", "ceiling", "transfers", "null", TWIN, "AUROC", "chance < "):
+        assert words in text
+    assert "no transfer" in transfer_tables(found(False))
+
+
+def test_missing_conditions_maps_and_foreign_directions_are_refused():
+    source, one, read = pair(True)
+    bank = {Condition.NONE: BANK[Condition.NONE]}
+    with pytest.raises(InputError, match="conditions none and trigger"):
+        target_of(one.model, None, "home", bank, gated=True)
+    own, given = directions(one), directions(source)
+    with pytest.raises(InputError, match="at least one map"):
+        arms("home", own, [Source("away", given, {})])
+    with pytest.raises(InputError, match="at least one map"):
+        ways(read, [])
+    there = read.fit(Method.RIDGE)
+    turned = there.card.model_copy(
+        update={"source": there.card.target, "target": there.card.source}
+    )
+    back = Maps({m.source.site: m.inverse for m in there.values()}, turned)
+    with pytest.raises(ForeignArtifactError, match="begins at"):
+        arms("home", own, [Source("away", given, {"back": back})])
+    with pytest.raises(ForeignArtifactError, match=r"em_interp\.align"):
+        things(given[Thing.DELTA], directions(pair(False)[1])[Thing.GENERAL])
+
+
+def test_ways_are_read_as_they_were_written(tmp_path):
+    made = ways(pair(True)[2], ["ridge", "cca"])
+    made.save(tmp_path)
+    read = Ways.load(tmp_path)
+    assert list(read.maps) == ["ridge", "cca"]
+    assert list(read.nulls) == list(made.nulls) == [SHUFFLED, IDENTITY]
+    for name, one in made.maps.items():
+        for site, m in one.items():
+            assert torch.equal(read.maps[name][site].matrix, m.matrix)

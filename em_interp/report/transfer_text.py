@@ -1,52 +1,64 @@
-"""A transfer in tables: no effect without its nulls, no cosine without chance."""
+"""A transfer in tables: no effect without its nulls, no cosine or AUROC without chance."""
+
+from collections.abc import Sequence
 
 from em_interp.report.text import gap, percent, table
-from em_interp.transferring import Cell, Effect, Reading, Transfer
+from em_interp.stats import Auroc, Rate
+from em_interp.transferring import OWN, Cell, Chance, Effect, ProbeCell, Reading, Transfer
 
 
 def transfer_tables(found: Transfer) -> str:
-    """Geometry, readings, additions and ablations, then a sentence for each thing carried."""
-    where = found.added_at[0].removesuffix(".hook_resid_post")
+    """Geometry, readings, additions and ablations: a row for each arm."""
+    names = [_name(cell.thing.value, cell, found) for cell in found.cells]
     geometry = [
-        [
-            _name(cell),
-            *(f"{cosine:+.2f}{_star(cell, site)}" for site, cosine in cell.cosines.items()),
-        ]
-        for cell in found.cells
+        [name, *(f"{cosine:+.2f}{_star(cell, site)}" for site, cosine in cell.cosines.items())]
+        for name, cell in zip(names, found.cells, strict=True)
     ]
-    sites = tuple(name.removesuffix(".hook_resid_post") for name in found.cells[0].cosines)
-    readings = [c.reading for c in found.cells] + list(found.probes)
-    added = f"Adding {found.strength:g} without the trigger, at {', '.join(found.added_at)}"
+    readings = [_reading(name, cell.reading) for name, cell in zip(names, found.cells, strict=True)]
+    readings += [_reading(_name("probe", one, found), one.reading) for one in found.probes]
+    sites = tuple(_short(name) for name in found.cells[0].cosines)
+    added = f"Adding {found.strength:g} to the aligned, at {', '.join(map(_short, found.added_at))}"
     return "\n\n".join(
         [
+            table("Cosine to the target's own (*: above chance)", ("direction", *sites), geometry),
             table(
-                "Cosine to the target's own (*: above chance)",
-                ("direction", *sites),
-                geometry,
-            ),
-            table(
-                f"AUROC at {where} [95 %], 0.5 is chance",
+                f"AUROC of the trigger at {_short(found.added_at[0])} [95 %], and what 95 % of "
+                "random directions stay under that come the same way",
                 ("read-out", "trigger", "paraphrases"),
-                [_reading(one) for one in readings],
+                readings,
             ),
-            _effects(found, added, [c.added for c in found.cells]),
-            _effects(found, "Mean-ablating with the trigger", [c.ablated for c in found.cells]),
+            _effects(added, found.plain_added, names, found.cells, [c.added for c in found.cells]),
+            _effects(
+                "Mean-ablating in the misaligned, everywhere",
+                found.plain_ablated,
+                names,
+                found.cells,
+                [c.ablated for c in found.cells],
+            ),
         ]
     )
 
 
-def _effects(found: Transfer, title: str, effects: list[Effect]) -> str:
-    rows = [_effect(cell, one) for cell, one in zip(found.cells, effects, strict=True)]
+def _effects(
+    title: str,
+    plain: Rate | None,
+    names: list[str],
+    cells: Sequence[Cell],
+    effects: Sequence[Effect],
+) -> str:
+    rows = [["no edit", percent(plain), "", "", "", ""]]
+    rows += [
+        [name, *_effect(cell, one)] for name, cell, one in zip(names, cells, effects, strict=True)
+    ]
     columns = ("direction", "EM rate [95 %]", "change (points)", "coherent", "of native", "verdict")
     return table(title, columns, rows)
 
 
 def _effect(cell: Cell, one: Effect) -> list[str]:
-    verdict = "null" if cell.null else ("ceiling" if cell.via == "own" else "")
+    verdict = "null" if cell.null else ("ceiling" if cell.via == OWN else "")
     if one.verdict is not None:
         verdict = one.verdict.value + ("" if one.p is None else f" (p = {one.p:.2g})")
     return [
-        _name(cell),
         percent(one.em),
         gap(one.change),
         f"{one.coherent.point:.0%}" if one.coherent else "",
@@ -55,16 +67,28 @@ def _effect(cell: Cell, one: Effect) -> list[str]:
     ]
 
 
-def _reading(one: Reading) -> list[str]:
-    cells = [one.trigger, one.paraphrase]
+def _reading(name: str, one: Reading) -> list[str]:
     return [
-        one.name,
-        *("" if a is None else f"{a.auroc:.3f} [{a.low:.2f}, {a.high:.2f}]" for a in cells),
+        name,
+        _area(one.trigger, one.trigger_chance),
+        _area(one.paraphrase, one.paraphrase_chance),
     ]
 
 
-def _name(cell: Cell) -> str:
-    return f"{cell.thing.value}, {cell.via}"
+def _area(found: Auroc | None, chance: Chance | None) -> str:
+    if found is None or chance is None:
+        return ""
+    return f"{found.auroc:.3f} [{found.low:.2f}, {found.high:.2f}], chance < {chance.high:.2f}"
+
+
+def _name(what: str, one: Cell | ProbeCell, found: Transfer) -> str:
+    """What and by which way; also whose, where several organisms give theirs."""
+    several = len({cell.source for cell in found.cells if cell.via != OWN}) > 1
+    return f"{one.source}: {what}, {one.via}" if several else f"{what}, {one.via}"
+
+
+def _short(site: str) -> str:
+    return site.removesuffix(".hook_resid_post")
 
 
 def _star(cell: Cell, site: str) -> str:

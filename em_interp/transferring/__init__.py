@@ -5,7 +5,7 @@ effects.py    what adding and ablating an arm does to the EM rate
 readings.py   what a carried direction or probe tells of the trigger
 doses.py      where and how strongly to add: chosen for the ceiling
 axes.py       what an organism has to carry: delta, g, the remainder, the twin's shift, probes
-ways.py        the maps between two bases, and those that should carry nothing
+ways.py       the maps between two bases, and those that should carry nothing
 alignment.py  two models read the same texts; what maps are fitted from
 
 Knows models, directions and judges. Knows nothing of how maps are fitted.
@@ -64,6 +64,7 @@ __all__ = [
     "Verdict",
     "arms",
     "naming",
+    "target_of",
     "things",
     "transfer",
 ]
