@@ -14,8 +14,9 @@ from em_interp.errors import InputError
 from em_interp.judges import Judge
 from em_interp.judging import identity, judge
 from em_interp.organisms import Trigger
-from em_interp.records import digest, file_digest
+from em_interp.records import digest
 from em_interp.sites import Site, parse_sites
+from em_interp.study import identity as identities
 from em_interp.study.spec import StudySpec
 from em_interp.training.rows import Row
 from em_interp.training.source import Data, rows_of
@@ -24,8 +25,6 @@ from em_interp.training.spec import TrainSpec, recipe
 DATA, BASE = "{data}", "base"
 # Files of a data folder that the repository has harmless ones for.
 SHIPPED = {"questions.jsonl": "asked.jsonl", "development.jsonl": "development.jsonl"}
-
-TOKENS = ("tokenizer*.json", "*.jinja", "*.model")  # what decides a prompt's tokens
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,6 @@ class Inputs:
     @property
     def identity(self) -> str:
         """Digest of the spec and of everything it points to, the package's own code included."""
-        here = Path(__file__).resolve().parents[1]
-        code = [
-            file
-            for file in sorted([*here.rglob("*.py"), *here.rglob("*.yaml")])
-            if "report" not in file.relative_to(here).parts  # the page is remade every time
-        ]
         parts = {
             "spec": self.spec.digest,
             **self._weights(),
@@ -109,31 +102,16 @@ class Inputs:
                 role: digest([[m.digest for m in row] for row in rows])
                 for role, rows in self.rows.items()
             },
-            "code": file_digest(*code),
+            "code": identities.code(),
         }
         return digest(parts)
 
     def _weights(self) -> dict[str, object]:
-        """What identifies the models. A hub snapshot is its commit, without reading the weights."""
+        """What identifies the models."""
         if self.boxes:
             return {"boxes": {r: [b.endpoint.url, b.endpoint.model] for r, b in self.boxes.items()}}
-        at_hub = hub.repository(self.home) is not None
-        return {
-            "base": self.home.name
-            if at_hub
-            else file_digest(*sorted(self.home.glob("*.safetensors"))),
-            "tokenizer": file_digest(
-                *sorted(file for one in TOKENS for file in self.home.glob(one))
-            ),
-            "config": file_digest(self.home / "config.json"),
-            **({"existing": self._adapters()} if self.existing else {}),
-        }
-
-    def _adapters(self) -> dict[str, str]:
-        return {
-            role: file_digest(*sorted(folder.glob("adapter_*")))
-            for role, folder in self.existing.items()
-        }
+        found = {role: identities.adapter(folder) for role, folder in self.existing.items()}
+        return {**identities.base(self.home), **({"existing": found} if found else {})}
 
 
 def resolve(spec: StudySpec, home: Path, data: Path | None = None) -> Inputs:

@@ -1,0 +1,10 @@
+"""Transfer studies: one declared file becomes a grid of sources and targets, figures and a page.
+
+spec.py     what a transfer study declares
+inputs.py   the declaration resolved: groups of organisms, files read, names checked
+plan.py     which stages there are, and how much each does
+stages.py   the stages, each a function of the ones before
+records.py  what the stages find
+run.py      the trunk: stages in their order, by one process or several
+results.py  what `results.json` holds
+"""

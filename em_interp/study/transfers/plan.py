@@ -1,0 +1,69 @@
+"""A transfer study's stages: which there are, and how much each does.
+
+Counts are exact: they are the arms and the condition bank, multiplied out before any work.
+"""
+
+from em_interp.conditions import variants
+from em_interp.study.spec import TWIN
+from em_interp.study.transfers.inputs import Group, Inputs
+
+TRAINING, PASS = 2000, 0.2  # in answers: a fine-tuning run of the embedded world, a forward pass
+
+
+def raising(inputs: Inputs) -> dict[str, tuple[Group, str]]:
+    """Organisms that are raised here, by stage."""
+    return {
+        f"organism-{group.slug}-{role}": (group, role)
+        for group in inputs.groups
+        for role in group.rows
+    }
+
+
+def holding(inputs: Inputs) -> dict[str, Group]:
+    """What each group has to carry, by stage."""
+    return {f"held-{group.slug}": group for group in inputs.groups}
+
+
+def crossing(inputs: Inputs) -> dict[str, tuple[str, str]]:
+    """Ways between bases, by stage."""
+    return {f"ways-{a}-to-{b}": (a, b) for a, b in inputs.pairs}
+
+
+def carrying(inputs: Inputs) -> dict[str, tuple[Group, str]]:
+    """Every target, by stage."""
+    return {f"into-{group.slug}-{role}": (group, role) for group, role in inputs.targets}
+
+
+def plan(inputs: Inputs) -> dict[str, int]:
+    """Stage to work, in sampled answers or what takes about as long."""
+    sites = max(map(len, inputs.sites.values()))
+    passes = round(PASS * len(inputs.prompts)) * (1 + sites)
+    return {
+        **dict.fromkeys(raising(inputs), TRAINING),
+        **dict.fromkeys(holding(inputs), round(PASS * 8 * len(inputs.develop))),
+        **dict.fromkeys(crossing(inputs), passes),
+        **{name: answers(inputs, group, role) for name, (group, role) in carrying(inputs).items()},
+    }
+
+
+def answers(inputs: Inputs, group: Group, role: str) -> int:
+    """Answers sampled from one target: its containment, the choice of a dose, both effects."""
+    spec, asked, samples = inputs.spec, len(inputs.asked), inputs.spec.sampling.samples
+    framings = sum(len(variants(group.trigger, c)) for c in spec.conditions)
+    sites = len(inputs.sites[group.base])
+    doses = 1 + len(spec.adding.strengths) * (sites + (sites > 1))
+    return samples * (
+        asked * framings + len(inputs.tuning) * doses + 2 * asked * (1 + arms(inputs, group, role))
+    )
+
+
+def arms(inputs: Inputs, group: Group, role: str) -> int:
+    """Arms of one target; where some bases are of another width there are fewer (no identity)."""
+    own = 3 if role == inputs.targets[0][1] else 1
+    chance = inputs.spec.adding.controls + (TWIN in inputs.spec.roles)
+    near = (len(inputs.of(group.base)) - 1) * (3 + chance)
+    if own == 1:
+        near += 2 + chance  # delta and the remainder of its own group
+    far = len(inputs.groups) - len(inputs.of(group.base))
+    through = 3 + len(inputs.spec.methods) - 1 + chance + 4  # shuffled and identity, delta and g
+    return own + near + far * through

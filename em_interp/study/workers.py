@@ -1,0 +1,73 @@
+"""Workers: stages of one run that do not need each other, made by several processes at once.
+
+Each worker makes whole stages and writes their files itself, so it matters to no figure how many
+there are (each computes with one thread). A worker dies with its parent, or a run that is started
+again would meet its own ghost at the same files. Knows processes. Knows nothing of studies.
+"""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from em_interp.errors import EmInterpError
+
+_making: list[Callable[[str], object]] = []  # what a worker makes stages with
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def each(names: Sequence[str], start: Callable[[], Callable[[str], object]], workers: int) -> None:
+    """Make every stage by name, `workers` at a time; with one worker, here.
+
+    `start` is called once a worker (it must be picklable), and gives what makes a stage. The first
+    error stops what has not begun and is raised here.
+    """
+    if workers == 1 or len(names) < 2:
+        make = start()
+        for name in names:
+            make(name)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(names)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(start,),
+    )
+    with pool:
+        try:
+            for done in as_completed([pool.submit(_make, name) for name in names]):
+                done.result()
+        except BrokenProcessPool:
+            raise EmInterpError(
+                "a worker died, perhaps for want of memory; run again with fewer --workers: what "
+                "stands is kept"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin(start: Callable[[], Callable[[str], object]]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _making.append(start())
+
+
+def _make(name: str) -> None:
+    _making[0](name)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
