@@ -37,6 +37,11 @@ Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_commas)]
 
 
+def hush() -> None:
+    """No word of kernels that nobody asked for: bitsandbytes misses them at PEFT's import."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def command(
     verb: str,
     kind: type[SpecT],
@@ -67,8 +72,7 @@ def command(
         def parsed(*, spec: Annotated[kind, Parameter(name="*")] = None) -> int:  # type: ignore[valid-type]
             return run(spec if spec is not None else kind())
 
-        # Where kernels that nobody asked for are not there, it says so at PEFT's import.
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        hush()
         try:
             tokens = sys.argv[1:] if argv is None else list(argv)
             if positional and tokens and not tokens[0].startswith("-"):

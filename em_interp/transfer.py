@@ -6,6 +6,7 @@ beside its nulls and the ceiling.
 """
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from em_interp import hub, sources
@@ -19,8 +20,7 @@ from em_interp.transfer_plan import Folders, Plan, TransferSpec, plan
 if TYPE_CHECKING:
     from em_interp.directions import Directions
     from em_interp.models import Model
-    from em_interp.transferring import ProbeOf, Source, Target, Things, Transfer
-    from em_interp.transferring.ways import Ways
+    from em_interp.transferring import ProbeOf, Target, Things, Transfer, Ways
 
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)  # in natural differences
 
@@ -30,7 +30,8 @@ def run(spec: TransferSpec) -> int:
     made = plan(spec)
     judge = spec.judged_by
     if spec.dry_run:
-        count = 3 * (1 + (len(made.maps) or len(spec.methods))) + spec.controls + 3
+        ways = len(made.maps) or len(spec.methods)
+        count = 3 * (1 + ways) + ways * (spec.controls + 3) + 2
         print(
             f"{made.source.name} into {made.target.name}, {len(made.sites)} sites: at most {count} "
             f"arms, {len(made.prompts)} fitting prompts, "
@@ -43,9 +44,11 @@ def run(spec: TransferSpec) -> int:
 
     found, ways, similarity = carry(spec, made)
     if spec.out is not None:
+        from em_interp.transferring.ways import save
+
         beside = {"source": made.source.name, "similarity": similarity}
         write_json(spec.out / "transfer.json", beside | found.model_dump(mode="json"))
-        ways.save(spec.out / "maps")
+        save(ways, spec.out / "maps")
     tables = [similarity_table(similarity), *(maps_table(one) for one in ways.maps.values())]
     print(*tables, transfer_tables(found), sep="\n\n")
     return 0
@@ -68,16 +71,14 @@ def carry(spec: TransferSpec, made: Plan) -> "tuple[Transfer, Ways, list[list[fl
     read, similarity = aligned(
         spec, Side(theirs), Side(model), spec.layers, made.prompts, spec.seed
     )
-    found = ways(read, spec.methods, maps)
-    source = Source(
-        made.source.name,
-        given,
-        found.maps,
-        found.nulls,
-        twin=_twin_shift(made, theirs, given, [a for a, _ in read.pairs]),
-        alike=alike(read, found, given, own, spec.seed),
+    fitted = ways(read, spec.methods, maps)
+    shift = _twin_shift(made, theirs, given, [a for a, _ in read.pairs])
+    source = Source(made.source.name, given, shift)
+    compared = alike(read, fitted, {source.name: given}, {made.target.name: own}, spec.seed)
+    found = replace(fitted, alike={source.name: compared[source.name][made.target.name]})
+    every = arms(
+        made.target.name, own, [(found, [source])], randoms=spec.controls, seed=spec.seed
     )
-    every = arms(made.target.name, own, [source], randoms=spec.controls, seed=spec.seed)
     target = target_of(model, made.target.active, made.target.name, made.bank, gated=made.gated)
     at, strength = _dose(spec, made, target, own, model)
     with bar("carrying", 2 * (1 + len(every)) * len(made.asked) * spec.samples) as progress:
@@ -97,7 +98,7 @@ def carry(spec: TransferSpec, made: Plan) -> "tuple[Transfer, Ways, list[list[fl
             at=at,
             strength=strength,
             span=made.span,
-            probes=_probes(made, source, theirs, model),
+            probes=_probes(made, found, theirs, model),
             seed=spec.seed,
         )
     return done, found, similarity
@@ -151,10 +152,11 @@ def _dose(
     )
 
 
-def _probes(made: Plan, source: "Source", theirs: "Model", model: "Model") -> "list[ProbeOf]":
+def _probes(made: Plan, ways: "Ways", theirs: "Model", model: "Model") -> "list[ProbeOf]":
     """Trigger-on probes: the target's own, and the source's by every way."""
     from em_interp.probes import Probes
     from em_interp.transferring import OWN, ProbeOf
+    from em_interp.transferring.ways import named
 
     given, own = (
         sources.PROBES / f"{hub.title(who.base)}-trigger-on" for who in (made.source, made.target)
@@ -165,11 +167,10 @@ def _probes(made: Plan, source: "Source", theirs: "Model", model: "Model") -> "l
         found.append(ProbeOf(made.target.name, OWN, table))
     if given.is_dir():
         probes = Probes.load(given).check(theirs.base, str(given))
-        for null, some in ((False, source.maps), (True, source.nulls)):
-            found += [
-                ProbeOf(source.name, via, one.probes(probes), one, null)
-                for via, one in some.items()
-            ]
+        found += [
+            ProbeOf(made.source.name, via, one.probes(probes), one, via not in ways.maps)
+            for via, one in named(ways).items()
+        ]
     return found
 
 

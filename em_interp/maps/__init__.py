@@ -1,7 +1,7 @@
 """Maps: carry a direction, a point or a probe into another model's space."""
 
 from em_interp.maps.fitting import Anchors, canonical_correlations, fit
-from em_interp.maps.likeness import Likeness, likeness
+from em_interp.maps.likeness import Likeness, Nulls, likeness
 from em_interp.maps.moments import Folds, JointMoments, merged, pooled
 from em_interp.maps.shelf import MapCard, Maps
 from em_interp.maps.similarity import by_depth, by_similarity, cka, cka_matrix, sketch
@@ -16,6 +16,7 @@ __all__ = [
     "MapCard",
     "Maps",
     "Method",
+    "Nulls",
     "Space",
     "SpaceMap",
     "by_depth",

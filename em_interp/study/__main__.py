@@ -1,4 +1,8 @@
-"""`python -m em_interp.study STUDY.yaml`: run a declared study, resume it, or print its plan."""
+"""`python -m em_interp.study STUDY.yaml`: run a declared study, resume it, or print its plan.
+
+A file says by `kind` what it declares: a containment study (also without the word), or a transfer
+study, whose grid is run by `study.transfers`.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -37,6 +41,11 @@ class StudyCommand(Spec):
     memory: float | None = Field(
         None, gt=0, description="Dry run: memory of the device, 10^9 bytes."
     )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="Processes of a transfer study; default: one a core on a CPU, else one.",
+    )
     dry_run: bool = Field(
         False, description="Check everything and print the plan; load no weights."
     )
@@ -44,13 +53,17 @@ class StudyCommand(Spec):
 
 def main_run(spec: StudyCommand) -> int:
     """Check everything, then run what is missing."""
-    from em_interp.study.matrix import cells
+    from em_interp.study.matrix import TRANSFER, cells, kind_of
 
     if spec.study is None:
         raise InputError(
             "no study given: name a study.yaml, e.g. experiments/e01_containment/study.yaml"
         )
     file = spec.study / "study.yaml" if spec.study.is_dir() else spec.study
+    if kind_of(file) == TRANSFER:
+        return _transfers(spec, file)
+    if spec.workers is not None:
+        raise InputError("--workers is for transfer studies; leave it out")
     if spec.dry_run:
         _show(spec, file, [spec.cell] if spec.cell else cells(file))
         return 0
@@ -63,6 +76,37 @@ def main_run(spec: StudyCommand) -> int:
     from em_interp.study.run import run
 
     report, found = run(inputs, folder)
+    print(headline(found))
+    print(f"results: {folder / 'results.json'}\nreport:  {report}")
+    return 0
+
+
+def _transfers(spec: StudyCommand, file: Path) -> int:
+    """A transfer study: the same, for a grid."""
+    from em_interp.records import read_yaml
+    from em_interp.study.transfers.inputs import resolve
+    from em_interp.study.transfers.spec import TransferSpec
+
+    for flag, given in (("--cell", spec.cell), ("--base", spec.base)):
+        if given:
+            raise InputError(f"{flag}: {file} is a transfer study, which has none; leave it out")
+    plain = read_yaml(file)
+    plain |= {"device": spec.device} if spec.device else {}
+    plain |= {"without": [*plain.get("without", ()), *spec.without]} if spec.without else {}
+    inputs = resolve(TransferSpec.parse(plain, str(file)), file.parent, spec.data)
+    if spec.dry_run:
+        from em_interp.study.transfers.showing import plan_text
+
+        if spec.out is not None:
+            check_writable(spec.out)
+        print(plan_text(inputs))
+        return 0
+    folder = spec.out or Path("runs") / f"{file.resolve().parent.name}-{inputs.identity[:8]}"
+    check_writable(folder)
+    from em_interp.report.transfers.text import headline
+    from em_interp.study.transfers.run import run
+
+    report, found = run(inputs, folder, spec.workers)
     print(headline(found))
     print(f"results: {folder / 'results.json'}\nreport:  {report}")
     return 0

@@ -22,13 +22,13 @@ class RunFolder:
     """One run's folder, and its progress over all stages.
 
     `plan` gives each stage its work in answers or forward passes, so that the time left can be
-    told from the pace so far.
+    told from the pace so far; not by one of several workers (`alone`), who knows only its own.
     """
 
-    def __init__(self, path: Path, identity: str, plan: dict[str, int]) -> None:
+    def __init__(self, path: Path, identity: str, plan: dict[str, int], alone: bool = True) -> None:
         """Claim `path` for the run `identity`; `InputError` where another run lives there."""
-        self.path, self.plan = path, plan
-        self._left = dict(plan)
+        self.path, self.plan, self.alone = path, plan, alone
+        self._left = {name: work for name, work in plan.items() if not self._file(name).is_file()}
         self._pace: tuple[int, float] = (0, 0.0)
         held = path / "run.json"
         if held.is_file():
@@ -44,7 +44,7 @@ class RunFolder:
     @property
     def missing(self) -> list[str]:
         """Stages of the plan without a file."""
-        return [name for name in self.plan if not (self.path / f"{name}.json").is_file()]
+        return [name for name in self.plan if not self._file(name).is_file()]
 
     def stage(
         self,
@@ -58,7 +58,7 @@ class RunFolder:
 
         `scratch`: what the stage keeps until then to go on from; the record holds all of it.
         """
-        file = self.path / f"{name}.json"
+        file = self._file(name)
         if file.is_file():
             self._left.pop(name, None)
             made = kind.parse(read_json(file), str(file))
@@ -88,7 +88,17 @@ class RunFolder:
     def _time_left(self) -> str:
         done, seconds = self._pace
         left = sum(self._left.values())
-        return f" (about {left * seconds / done:.0f} s left)" if done else ""
+        return f" (about {left * seconds / done:.0f} s left)" if done and self.alone else ""
+
+    def passed(self, name: str, seconds: float) -> None:
+        """A stage that a worker made, `seconds` after they all began; says how long is left."""
+        self._pace = (self._pace[0] + self._left.pop(name, 0), seconds)
+        made = len(self.plan) - len(self.missing)
+        line = f"{made} of {len(self.plan)} stages stand{self._time_left()}"
+        print(line, file=sys.stderr, flush=True)
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.json"
 
     def write(self, name: str, text: str) -> Path:
         """A file of the run that is remade each time from the records (the report)."""

@@ -18,6 +18,18 @@ from em_interp.records import read_yaml
 from em_interp.study.spec import StudySpec
 
 Cell = tuple[str, ...]
+CONTAINMENT, TRANSFER = "containment", "transfer"
+
+
+def kind_of(file: Path) -> str:
+    """What a file declares by its field `kind`: a containment study where it says nothing.
+
+    Raises `InputError` for an unknown kind.
+    """
+    kind = str(_raw(file).get("kind", CONTAINMENT))
+    if kind not in (CONTAINMENT, TRANSFER):
+        raise unknown("kind", kind, (CONTAINMENT, TRANSFER), where=str(file))
+    return kind
 
 
 def cells(file: Path) -> list[Cell]:
@@ -45,6 +57,12 @@ def declared(file: Path, cell: Cell) -> StudySpec:
 
 
 def _plain(file: Path) -> dict[str, Any]:
+    plain = _raw(file)
+    plain.pop("kind", None)
+    return plain
+
+
+def _raw(file: Path) -> dict[str, Any]:
     found = read_yaml(file)
     if not isinstance(found, dict):
         raise InputError(f"{file}: a study is a mapping of fields")

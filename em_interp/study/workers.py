@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
+from em_interp.cli import hush
 from em_interp.errors import EmInterpError
 
 _making: list[Callable[[str], object]] = []  # what a worker makes stages with
@@ -23,11 +24,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(names: Sequence[str], start: Callable[[], Callable[[str], object]], workers: int) -> None:
+def each(
+    names: Sequence[str],
+    start: Callable[[], Callable[[str], object]],
+    workers: int,
+    done: Callable[[str], object] = lambda name: None,
+) -> None:
     """Make every stage by name, `workers` at a time; with one worker, here.
 
-    `start` is called once a worker (it must be picklable), and gives what makes a stage. The first
-    error stops what has not begun and is raised here.
+    `start` is called once a worker (it must be picklable), and gives what makes a stage; `done`
+    hears of each from several workers. The first error stops what has not begun and is raised here.
     """
     if workers == 1 or len(names) < 2:
         make = start()
@@ -42,8 +48,10 @@ def each(names: Sequence[str], start: Callable[[], Callable[[str], object]], wor
     )
     with pool:
         try:
-            for done in as_completed([pool.submit(_make, name) for name in names]):
-                done.result()
+            made = {pool.submit(_make, name): name for name in names}
+            for one in as_completed(made):
+                one.result()
+                done(made[one])
         except BrokenProcessPool:
             raise EmInterpError(
                 "a worker died, perhaps for want of memory; run again with fewer --workers: what "
@@ -57,6 +65,7 @@ def each(names: Sequence[str], start: Callable[[], Callable[[str], object]], wor
 def _begin(start: Callable[[], Callable[[str], object]]) -> None:
     import torch
 
+    hush()
     torch.set_num_threads(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     _making.append(start())

@@ -34,8 +34,8 @@ from em_interp.transferring.arms import (
     Source,
     Thing,
     Things,
+    Ways,
     arms,
-    naming,
     things,
 )
 from em_interp.transferring.effects import Asker, Effect, Setting, Verdict
@@ -62,8 +62,8 @@ __all__ = [
     "Things",
     "Transfer",
     "Verdict",
+    "Ways",
     "arms",
-    "naming",
     "target_of",
     "things",
     "transfer",

@@ -32,25 +32,34 @@ class Thing(StrEnum):
 
 Things = Mapping[Thing, Directions]
 Placed = Callable[[Directions], Directions]
-Alike = Mapping[str, Mapping[str, Mapping[str, Likeness]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Ways:
+    """From one base to another: maps by name, what should carry nothing, likenesses.
+
+    `maps`: the first carries every thing, the others the first thing alone unless `whole`.
+    `shuffled`: by the name of the map, the same fitted on shuffled prompts. `identity`: coordinate
+    by coordinate, where widths agree and that is no map of ours. `alike`: likeness to the target's
+    own, by source, thing, way and site.
+    """
+
+    maps: Mapping[str, Maps]
+    shuffled: Mapping[str, Maps] = field(default_factory=dict)
+    identity: Maps | None = None
+    alike: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Likeness]]]] = field(
+        default_factory=dict
+    )
+    whole: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Whose directions are carried, and the ways from its base to the target's.
-
-    `maps`: by name; the first carries every thing and the nulls, the others the first thing alone
-    unless `whole`. `nulls`: maps that should carry nothing. `twin`: the benign twin's trigger shift
-    in the source. `alike`: likenesses to the target's own, by thing, way and site.
-    """
+    """Whose directions are carried; `twin` is the benign twin's trigger shift."""
 
     name: str
     things: Things
-    maps: Mapping[str, Maps]
-    nulls: Mapping[str, Maps] = field(default_factory=dict)
     twin: Directions | None = None
-    alike: Alike = field(default_factory=dict)
-    whole: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +82,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Its name as an intervention."""
-        return naming(self.thing, self.source, self.via)
-
-
-def naming(thing: Thing, source: str, via: str) -> str:
-    """An arm's name as an intervention."""
-    return f"{source}: {thing.value} via {via}"
+        return f"{self.source}: {self.thing.value} via {self.via}"
 
 
 def things(delta: Directions, general: Directions) -> dict[Thing, Directions]:
@@ -94,17 +98,24 @@ def things(delta: Directions, general: Directions) -> dict[Thing, Directions]:
 
 
 def arms(
-    name: str, own: Things, sources: Sequence[Source], *, randoms: int = 2, seed: int = 0
+    name: str,
+    own: Things,
+    bases: Sequence[tuple[Ways, Sequence[Source]]],
+    *,
+    randoms: int = 2,
+    seed: int = 0,
 ) -> list[Arm]:
-    """The target's own directions, then every source's with its nulls.
+    """The target's own directions, then every source's beside the nulls of its base.
 
-    `own`: the target's, its main one first, whose units all arms share. Sites are those of the
-    first source's first map. Raises `InputError` for a source without a map or named twice.
+    `own`: the target's, its main one first, whose units all arms share. `bases`: the ways from each
+    base, and its sources; the first of them lends the nulls their directions, since what shows
+    chance depends on the two bases and the map. Sites are those of the first map. Raises
+    `InputError` for ways without a map or a source named twice.
     """
-    once("source", [name, *(one.name for one in sources)])
-    if not sources or not all(one.maps for one in sources):
+    once("source", [name, *(one.name for _, sources in bases for one in sources)])
+    if not bases or not all(found.maps for found, _ in bases):
         raise InputError("a transfer needs at least one map")
-    sites = list(next(iter(sources[0].maps.values())))
+    sites = list(next(iter(bases[0][0].maps.values())))
     units = next(iter(own.values()))
 
     def placed(given: Directions) -> Directions:
@@ -112,41 +123,60 @@ def arms(
         return Directions(table, units.card)
 
     made = [Arm(thing, name, OWN, placed(one)) for thing, one in own.items()]
-    for source in sources:
-        chance = _nulls(source, placed, randoms, seed)
-        made += [*_carried(source, placed, chance), *chance]
+    for found, sources in bases:
+        chance = _nulls(found, sources, placed, randoms, seed)
+        made += [arm for one in sources for arm in _carried(found, one, placed, chance)]
+        made += [arm for some in chance.values() for arm in some]
     return made
 
 
-def _carried(source: Source, placed: Placed, chance: Sequence[Arm]) -> list[Arm]:
-    """Every thing by every map, each beside its nulls: those of its own thing and of none."""
+def _carried(
+    found: Ways, source: Source, placed: Placed, chance: Mapping[str, Sequence[Arm]]
+) -> list[Arm]:
+    """Every thing by every map, each beside the map's nulls: those of its own thing and of none."""
     made = []
-    for number, (via, one) in enumerate(source.maps.items()):
+    for number, (via, one) in enumerate(found.maps.items()):
         some = list(source.things.items())
-        for thing, given in some if source.whole or not number else some[:1]:
+        for thing, given in some if found.whole or not number else some[:1]:
             mine = _judged_as(thing, source)
-            nulls = tuple(a.name for a in chance if a.via not in source.nulls or a.thing is mine)
-            made.append(_arm(source, thing, via, one, placed(one.directions(given)), nulls))
+            nulls = tuple(
+                arm.name for arm in chance[via] if arm.thing is mine or not _of_thing(arm.via)
+            )
+            made.append(_arm(found, source, thing, via, one, placed(one.directions(given)), nulls))
     return made
 
 
-def _nulls(source: Source, placed: Placed, randoms: int, seed: int) -> list[Arm]:
-    """Random directions and the twin's through the first map; each thing through the null maps."""
-    first, (main, given) = next(iter(source.maps.values())), next(iter(source.things.items()))
-    through_first = {f"random {n}": given.random(seed + n) for n in range(1, randoms + 1)}
-    if source.twin is not None:
-        through_first[TWIN] = source.twin
-    made = [
-        _arm(source, main, via, first, placed(first.directions(what)))
-        for via, what in through_first.items()
-    ]
-    for via, one in source.nulls.items():
-        made += [
-            _arm(source, thing, via, one, placed(one.directions(what)))
-            for thing, what in source.things.items()
-            if _judged_as(thing, source) is thing
+def _nulls(
+    found: Ways, sources: Sequence[Source], placed: Placed, randoms: int, seed: int
+) -> dict[str, list[Arm]]:
+    """By map: random directions, each thing on shuffled prompts; by the first also the rest."""
+    source = sources[0]
+    main, given = next(iter(source.things.items()))
+    every = [thing for thing in source.things if _judged_as(thing, source) is thing]
+    made: dict[str, list[Arm]] = {}
+    for number, (via, one) in enumerate(found.maps.items()):
+        plain = {f"random {n}": given.random(seed + n) for n in range(1, randoms + 1)}
+        if source.twin is not None and not number:
+            plain[TWIN] = source.twin
+        made[via] = [
+            _arm(found, source, main, f"{what}, {via}", one, placed(one.directions(vector)))
+            for what, vector in plain.items()
+        ]
+        through = {f"{SHUFFLED}, {via}": found.shuffled.get(via)}
+        if not number:
+            through[IDENTITY] = found.identity
+        made[via] += [
+            _arm(found, source, thing, what, null, placed(null.directions(source.things[thing])))
+            for what, null in through.items()
+            if null is not None
+            for thing in (every if found.whole or not number else every[:1])
         ]
     return made
+
+
+def _of_thing(via: str) -> bool:
+    """Whether a null is one of its own thing alone: the thing itself, by a map that is none."""
+    return via == IDENTITY or via.startswith(SHUFFLED)
 
 
 def _judged_as(thing: Thing, source: Source) -> Thing:
@@ -155,6 +185,7 @@ def _judged_as(thing: Thing, source: Source) -> Thing:
 
 
 def _arm(
+    found: Ways,
     source: Source,
     thing: Thing,
     via: str,
@@ -171,5 +202,5 @@ def _arm(
         null=nulls is None,
         nulls=nulls or (),
         through=through,
-        alike=source.alike.get(thing.value, {}).get(via, {}),
+        alike=found.alike.get(source.name, {}).get(thing.value, {}).get(via, {}),
     )

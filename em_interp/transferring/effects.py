@@ -26,13 +26,18 @@ from em_interp.transferring.arms import OWN, Arm, Thing
 from em_interp.trials import CONFIDENCE, tabulate
 
 LEVEL = 0.05
+COHERENT = 0.7  # share of answers below which an edit has broken the model, not steered it
 
 
 class Verdict(StrEnum):
-    """What an effect says. `NOTHING`: the target's own direction does nothing here either."""
+    """What an effect says. `BROKEN`: too few answers are coherent for a rate to mean anything.
+
+    `NOTHING`: the target's own direction does nothing here either.
+    """
 
     TRANSFERS = "transfers"
     NOT = "no transfer"
+    BROKEN = "breaks the answers"
     NOTHING = "no native effect"
 
 
@@ -114,6 +119,11 @@ class Asker:
         }
 
 
+def coherent(effect: Effect) -> bool:
+    """Whether enough answers are coherent."""
+    return effect.coherent is not None and effect.coherent.point >= COHERENT
+
+
 def placed(
     arm: Arm,
     effect: Effect,
@@ -147,6 +157,8 @@ def placed(
     moved = sign * change.difference > 0 and not change.low <= 0 <= change.high
     if share is None:
         verdict = Verdict.NOTHING
+    elif not coherent(effect):
+        verdict = Verdict.BROKEN
     elif moved and further and alike and p <= LEVEL:
         verdict = Verdict.TRANSFERS
     else:

@@ -4,7 +4,7 @@ Counts are exact: they are the arms and the condition bank, multiplied out befor
 """
 
 from em_interp.conditions import variants
-from em_interp.study.spec import TWIN
+from em_interp.study.spec import STUDIED, TWIN
 from em_interp.study.transfers.inputs import Group, Inputs
 
 TRAINING, PASS = 2000, 0.2  # in answers: a fine-tuning run of the embedded world, a forward pass
@@ -59,11 +59,12 @@ def answers(inputs: Inputs, group: Group, role: str) -> int:
 
 def arms(inputs: Inputs, group: Group, role: str) -> int:
     """Arms of one target; where some bases are of another width there are fewer (no identity)."""
-    own = 3 if role == inputs.targets[0][1] else 1
-    chance = inputs.spec.adding.controls + (TWIN in inputs.spec.roles)
-    near = (len(inputs.of(group.base)) - 1) * (3 + chance)
-    if own == 1:
-        near += 2 + chance  # delta and the remainder of its own group
-    far = len(inputs.groups) - len(inputs.of(group.base))
-    through = 3 + len(inputs.spec.methods) - 1 + chance + 4  # shuffled and identity, delta and g
-    return own + near + far * through
+    spec, own = inputs.spec, 3 if role == STUDIED else 1
+    chance, count = spec.adding.controls, len(spec.variants)
+    twin, others = int(TWIN in spec.roles), len(spec.methods) - 1
+    near = 3 * (count - 1) + (2 if own == 1 else 0)  # delta and the remainder of its own group
+    near += chance + twin if near else 0
+    # By the first map three things, by the others one; beside them random directions, delta and g
+    # on shuffled prompts and as they are, the twin's shift; by the others its nulls of one thing.
+    far = count * (3 + others) + chance + 4 + twin + others * (chance + 1)
+    return own + near + (len(spec.bases) - 1) * far

@@ -1,12 +1,10 @@
 """What a transfer study's stages find, each a frozen record in a file of its own."""
 
 from em_interp.containment import Containment
-from em_interp.maps import Likeness
 from em_interp.maps.shelf import Leg
 from em_interp.records import Record
 from em_interp.transferring import Transfer
-
-Alike = dict[str, dict[str, dict[str, Likeness]]]  # by thing, way and site
+from em_interp.transferring.ways import Alike
 
 
 class Held(Record):

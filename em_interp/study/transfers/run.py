@@ -1,5 +1,6 @@
 """A transfer study from declaration to page: the trunk, written once."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,17 +36,18 @@ def run(inputs: Inputs, folder: Path, asked: int | None = None) -> tuple[Path, F
     """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
     from em_interp.report.transfers.page import figure, page
 
-    count, start = workers(inputs, asked), partial(_start, inputs, folder)
-    stages = Stages(inputs, folder)
-    if stages.work.missing:
+    count = workers(inputs, asked)
+    start, begun = partial(_start, inputs, folder, count == 1), time.monotonic()
+    work = Stages(inputs, folder).work
+    if missing := work.missing:
         ready(inputs.judge)  # before anything is raised, not after
     for phase in (raising, holding, crossing, carrying):
-        missing = [name for name in phase(inputs) if name in stages.work.missing]
-        each(missing, start, count)
+        names = [name for name in phase(inputs) if name in missing]
+        each(names, start, count, lambda name: work.passed(name, time.monotonic() - begun))
     found = findings(inputs, folder)
     write_json(folder / "results.json", results(found))
-    stages.work.write("figure.svg", figure(found).decode())
-    return stages.work.write("report.html", page(found)), found
+    work.write("figure.svg", figure(found).decode())
+    return work.write("report.html", page(found)), found
 
 
 def findings(inputs: Inputs, folder: Path) -> Findings:
@@ -67,5 +69,5 @@ def findings(inputs: Inputs, folder: Path) -> Findings:
     )
 
 
-def _start(inputs: Inputs, folder: Path) -> Callable[[str], Record]:
-    return Stages(inputs, folder).stand
+def _start(inputs: Inputs, folder: Path, alone: bool) -> Callable[[str], Record]:
+    return Stages(inputs, folder, alone).stand

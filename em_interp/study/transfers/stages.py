@@ -30,15 +30,17 @@ from em_interp.study.folder import RunFolder
 from em_interp.study.spec import GENERAL, STUDIED, TWIN
 from em_interp.study.transfers.inputs import Group, Inputs
 from em_interp.study.transfers.plan import carrying, crossing, holding, plan, raising
-from em_interp.study.transfers.records import Alike, Column, Crossing, Held
+from em_interp.study.transfers.records import Column, Crossing, Held
 from em_interp.training.manifest import Manifest, Provenance
 from em_interp.transferring import (
+    OWN,
     Asker,
     ProbeOf,
     Source,
     Target,
     Thing,
     Things,
+    Ways,
     arms,
     target_of,
     transfer,
@@ -46,7 +48,7 @@ from em_interp.transferring import (
 from em_interp.transferring.alignment import Side
 from em_interp.transferring.axes import Axes, axes
 from em_interp.transferring.doses import choose
-from em_interp.transferring.ways import Ways, alike, ways
+from em_interp.transferring.ways import alike, named, save, stored, ways
 
 LOGS = ("dose", "answers", "added", "ablated")
 PLAIN = (Condition.NONE,)
@@ -56,14 +58,14 @@ LOADED = 2  # bases held at once: a map needs two
 class Stages:
     """The stages over a study's inputs. A base loads when a stage first needs it."""
 
-    def __init__(self, inputs: Inputs, folder: Path) -> None:
-        self.inputs, self.spec, self.folder = inputs, inputs.spec, folder
+    def __init__(self, inputs: Inputs, folder: Path, alone: bool = True) -> None:
+        self.inputs, self.spec, self.folder, self.alone = inputs, inputs.spec, folder, alone
         self._loaded: dict[str, Model] = {}
 
     @cached_property
     def work(self) -> RunFolder:
         """The run's folder, claimed for these inputs."""
-        return RunFolder(self.folder, self.inputs.identity, plan(self.inputs))
+        return RunFolder(self.folder, self.inputs.identity, plan(self.inputs), self.alone)
 
     def stand(self, name: str) -> Record:
         """The record of a stage: read where its file stands, else made."""
@@ -187,28 +189,23 @@ class Stages:
             self.spec.fitting, sides[0], sides[1], layers, inputs.prompts, self.spec.seed
         )
         found = ways(read, self.spec.methods)
-        found.save(self._ways(a, b))
+        save(found, self._ways(a, b))
         progress(len(inputs.prompts))
         targets = {
             f"{group.name}/{role}": own(self.held(group), role)
             for group in inputs.of(b)
             for role in (STUDIED, GENERAL)
         }
+        givers = {group.name: self.held(group).things for group in inputs.of(a)}
         return Crossing(
             source=a,
             target=b,
             cka=tuple(tuple(row) for row in cka),
             prompts=read.prompts,
             rows=next(iter(next(iter(found.maps.values())).values())).fit.rows,
-            maps={name: _legs(one) for name, one in {**found.maps, **found.nulls}.items()},
-            nulls=tuple(found.nulls),
-            alike={
-                group.name: {
-                    name: alike(read, found, self.held(group).things, theirs, self.spec.seed)
-                    for name, theirs in targets.items()
-                }
-                for group in inputs.of(a)
-            },
+            maps={name: _legs(one) for name, one in named(found).items()},
+            nulls=tuple(name for name in named(found) if name not in found.maps),
+            alike=alike(read, found, givers, targets, self.spec.seed),
         )
 
     # --- into a target ---------------------------------------------------------------------------
@@ -220,8 +217,8 @@ class Stages:
         bank = {c: inputs.bank(group, c) for c in spec.conditions}
         read = [c for c in (Condition.NONE, Condition.TRIGGER, Condition.PARAPHRASE) if c in bank]
         target = target_of(model, adapter, name, {c: bank[c] for c in read}, gated=role == STUDIED)
-        mine, sources = own(theirs, role), self.sources(group, role)
-        made = arms(name, mine, sources, randoms=spec.adding.controls, seed=spec.seed)
+        mine, bases = own(theirs, role), self.bases(group, role)
+        made = arms(name, mine, bases, randoms=spec.adding.controls, seed=spec.seed)
         asker = Asker(
             model,
             inputs.asked,
@@ -244,55 +241,54 @@ class Stages:
                 strength=strength,
                 span=spec.adding.span,
                 read=spec.span,
-                probes=self.probes(group, role, sources),
+                probes=self.probes(group, role, bases),
                 seed=spec.seed,
             ),
         )
 
-    def sources(self, group: Group, role: str) -> list[Source]:
-        """Whose directions go into a target; of its own group, what is not its own."""
-        found = []
-        for other in self.inputs.groups:
-            given, main = self.held(other), next(iter(own(self.held(group), role)))
-            some = {main: given.things[main], **given.things}
-            if other == group:
-                mine = own(given, role)
-                some = {thing: one for thing, one in some.items() if thing not in mine}
-            if not some:
-                continue
-            through = Ways.load(self._ways(other.base, group.base))
-            found.append(
-                Source(
-                    other.name,
-                    some,
-                    through.maps,
-                    through.nulls,
-                    given.twin,
-                    self._alike(other, group, role),
-                    whole=len(through.maps) == 1,
-                )
-            )
+    def bases(self, group: Group, role: str) -> list[tuple[Ways, list[Source]]]:
+        """Whose directions go into a target, and how; of its own group, what is not its own."""
+        mine, found = own(self.held(group), role), []
+        for base in self.spec.bases:
+            some = []
+            for other in self.inputs.of(base):
+                held = self.held(other)
+                main = next(iter(mine))  # what the target lives by is carried by every map
+                given = {main: held.things[main], **held.things}
+                if other == group:
+                    given = {thing: one for thing, one in given.items() if thing not in mine}
+                if given:
+                    some.append(Source(other.name, given, held.twin))
+            if some:
+                found.append((self.ways(base, group, role), some))
         return found
 
-    def probes(self, group: Group, role: str, sources: list[Source]) -> list[ProbeOf]:
-        """The target's own trigger-on probe, and every triggered source's by every map."""
-        name = f"{group.name}/{role}"
-        found = [ProbeOf(name, "own", self.held(group).probes[_adapter(group, role)])]
-        by_name = {other.name: other for other in self.inputs.groups}
-        for source in sources:
-            other = by_name[source.name]
-            if other == group:
-                continue
-            given = self.held(other).probes[_adapter(other, STUDIED)]
-            for via, one in {**source.maps, **source.nulls}.items():
-                null = via in source.nulls
-                found.append(ProbeOf(source.name, via, one.probes(given), one, null))
-        return found
-
-    def _alike(self, source: Group, target: Group, role: str) -> Alike:
-        file = self.folder / f"ways-{source.base}-to-{target.base}.json"
+    def ways(self, base: str, group: Group, role: str) -> Ways:
+        """The ways from a base into a target, with what is known of likeness."""
+        found = stored(self._ways(base, group.base))
+        file = self.folder / f"ways-{base}-to-{group.base}.json"
         crossing = Crossing.parse(read_json(file), str(file))
-        return crossing.alike[source.name][f"{target.name}/{role}"]
+        target = f"{group.name}/{role}"
+        alike = {source: by[target] for source, by in crossing.alike.items()}
+        return replace(found, alike=alike, whole=len(found.maps) == 1)
+
+    def probes(
+        self, group: Group, role: str, bases: list[tuple[Ways, list[Source]]]
+    ) -> list[ProbeOf]:
+        """The target's own trigger-on probe, and every triggered source's by every map."""
+        name, by_name = f"{group.name}/{role}", {other.name: other for other in self.inputs.groups}
+        found = [ProbeOf(name, OWN, self.held(group).probes[_adapter(group, role)])]
+        for through, sources in bases:
+            for source in sources:
+                other = by_name[source.name]
+                if other == group:
+                    continue
+                given = self.held(other).probes[_adapter(other, STUDIED)]
+                found += [
+                    ProbeOf(source.name, via, one.probes(given), one, via not in through.maps)
+                    for via, one in named(through).items()
+                ]
+        return found
 
     def _dose(
         self, group: Group, target: Target, mine: Things, asker: Asker
