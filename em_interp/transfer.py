@@ -30,8 +30,8 @@ def run(spec: TransferSpec) -> int:
     made = plan(spec)
     judge = spec.judged_by
     if spec.dry_run:
-        ways = len(made.maps) or len(spec.methods)
-        count = 3 * (1 + ways) + ways * (spec.controls + 3) + 2
+        several = len(made.maps) or len(spec.methods)
+        count = 3 * (1 + several) + several * (spec.controls + 3) + 2
         print(
             f"{made.source.name} into {made.target.name}, {len(made.sites)} sites: at most {count} "
             f"arms, {len(made.prompts)} fitting prompts, "
@@ -76,9 +76,7 @@ def carry(spec: TransferSpec, made: Plan) -> "tuple[Transfer, Ways, list[list[fl
     source = Source(made.source.name, given, shift)
     compared = alike(read, fitted, {source.name: given}, {made.target.name: own}, spec.seed)
     found = replace(fitted, alike={source.name: compared[source.name][made.target.name]})
-    every = arms(
-        made.target.name, own, [(found, [source])], randoms=spec.controls, seed=spec.seed
-    )
+    every = arms(made.target.name, own, [(found, [source])], randoms=spec.controls, seed=spec.seed)
     target = target_of(model, made.target.active, made.target.name, made.bank, gated=made.gated)
     at, strength = _dose(spec, made, target, own, model)
     with bar("carrying", 2 * (1 + len(every)) * len(made.asked) * spec.samples) as progress:

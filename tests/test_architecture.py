@@ -51,7 +51,7 @@ FLAGS = {
     "steer": "adapter base budget conditions controls device device-map direction dry-run dtype "
     "engine judge layers max-new-tokens operations organism out quantise questions revision "
     "rubric samples seed span strengths temperature trigger",
-    "study": "bandwidth base cell data device dry-run memory out study tflops without",
+    "study": "bandwidth base cell data device dry-run memory out study tflops without workers",
     "train": "base base-url batch-size benign benign-share checkpointing contrast data device "
     "domain dry-run dtype epochs fsdp kind layout learning-rate max-length out rank recipe rows "
     "seed steps trigger truncate",

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from planted import JUDGE, QUESTIONS, Planted, ask, planted
 from planted_pairs import chatter, moved, rotation
 
 from em_interp.conditions import Condition
-from em_interp.containment import Counts, contrast
+from em_interp.containment import Counts, contrast, rate_or_none
 from em_interp.directions import Directions
 from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.extraction import trigger_direction
@@ -33,6 +34,7 @@ from em_interp.transferring import (
     Thing,
     Transfer,
     Verdict,
+    Ways,
     arms,
     target_of,
     things,
@@ -41,7 +43,7 @@ from em_interp.transferring import (
 from em_interp.transferring.alignment import Alignment, Side
 from em_interp.transferring.doses import choose
 from em_interp.transferring.effects import placed
-from em_interp.transferring.ways import Ways, alike, ways
+from em_interp.transferring.ways import alike, named, save, stored, ways
 
 GREEDY = Sampling(samples=1, temperature=0, max_new_tokens=3)
 CONDITIONS = (Condition.NONE, Condition.TRIGGER, Condition.PARAPHRASE)
@@ -67,22 +69,17 @@ def pair(related: bool) -> tuple[Planted, Planted, Alignment]:
 
 
 @cache
-def source_of(related: bool) -> Source:
+def base_of(related: bool) -> tuple[Ways, list[Source]]:
     source, target, read = pair(related)
     given, found = directions(source), ways(read, ["ridge"])
-    return Source(
-        "away",
-        given,
-        found.maps,
-        found.nulls,
-        twin=given[Thing.DELTA].random(7),  # a shift of the source that is not the gate
-        alike=alike(read, found, given, directions(target)),
-    )
+    known = alike(read, found, {"away": given}, {"home": directions(target)})
+    twin = given[Thing.DELTA].random(7)  # a shift of the source that is not the gate
+    return replace(found, alike={"away": known["away"]["home"]}), [Source("away", given, twin)]
 
 
 @cache
 def every_arm(related: bool) -> list[Arm]:
-    return arms("home", directions(pair(related)[1]), [source_of(related)])
+    return arms("home", directions(pair(related)[1]), [base_of(related)])
 
 
 def asker(one: Planted, **changes: object) -> Asker:
@@ -117,11 +114,11 @@ def test_the_arms_differ_in_direction_alone():
     assert {(a.via, a.null) for a in of_delta()} == {
         (OWN, False),
         ("ridge", False),
-        ("random 1", True),
-        ("random 2", True),
-        (SHUFFLED, True),
+        ("random 1, ridge", True),
+        ("random 2, ridge", True),
+        (f"{SHUFFLED}, ridge", True),
         (IDENTITY, True),
-        (TWIN, True),
+        (f"{TWIN}, ridge", True),
     }
     site = Site(pair(True)[1].layer)
     own = made[0].directions[site]
@@ -136,35 +133,51 @@ def test_the_arms_differ_in_direction_alone():
 def test_every_arm_names_the_nulls_of_its_own_thing_and_those_of_none():
     made = {arm.name: arm for arm in every_arm(True)}
     assert all(not arm.nulls for arm in made.values() if arm.null or arm.via == OWN)
-    of_none = {"random 1", "random 2", TWIN}
+    of_none = {"random 1, ridge", "random 2, ridge", f"{TWIN}, ridge"}
     for thing, mine in (
         (Thing.DELTA, Thing.DELTA),
         (Thing.GENERAL, Thing.GENERAL),
         (Thing.REST, Thing.DELTA),  # the remainder is a part of delta
     ):
         nulls = [made[name] for name in made[f"away: {thing.value} via ridge"].nulls]
-        assert {one.via for one in nulls} == {*of_none, SHUFFLED, IDENTITY}
+        assert {one.via for one in nulls} == {*of_none, f"{SHUFFLED}, ridge", IDENTITY}
         assert all(one.null for one in nulls)
         assert {one.thing for one in nulls if one.via not in of_none} == {mine}
 
 
-def test_the_nulls_of_one_source_are_not_those_of_another():
-    one = source_of(True)
-    other = Source("further", one.things, one.maps, one.nulls, whole=False)
-    made = arms("home", directions(pair(True)[1]), [one, other], randoms=1)
+def test_sources_of_one_base_share_its_nulls_and_those_of_another_base_have_their_own():
+    found, (one,) = base_of(True)
+    own, sibling = directions(pair(True)[1]), replace(one, name="sibling")
+    made = arms("home", own, [(found, [one, sibling]), (found, [replace(one, name="further")])])
     for arm in made:
-        assert all(name.startswith(f"{arm.source}: ") for name in arm.nulls)
+        lender = "further: " if arm.source == "further" else "away: "
+        assert all(name.startswith(lender) for name in arm.nulls)
+    by_name = {arm.name: arm for arm in made}
+    assert by_name["sibling: delta via ridge"].nulls == by_name["away: delta via ridge"].nulls
+    assert not any(arm.null for arm in made if arm.source == "sibling")
     with pytest.raises(InputError, match="'away' comes twice"):
-        arms("home", directions(pair(True)[1]), [one, one])
+        arms("home", own, [(found, [one, one])])
     with pytest.raises(InputError, match="'away' comes twice"):
-        arms("away", directions(pair(True)[1]), [one])
+        arms("away", own, [(found, [one])])
 
 
-def test_a_source_that_is_not_whole_carries_one_thing_by_all_maps_but_the_first():
-    one = source_of(True)
-    maps = {"ridge": one.maps["ridge"], "cca": one.maps["ridge"]}
+def test_every_map_has_nulls_of_its_own():
+    """Chance depends on the map: some send almost anything onto one axis of the target."""
+    read, (_, sources) = pair(True)[2], base_of(True)
+    made = arms("home", directions(pair(True)[1]), [(ways(read, ["ridge", "cca"]), sources)])
+    for arm in made:
+        if arm.nulls:
+            assert {name.rsplit(", ", 1)[-1] for name in arm.nulls if "identity" not in name} == {
+                arm.via
+            }
+            assert arm.via == "ridge" or not any("identity" in name for name in arm.nulls)
+
+
+def test_ways_that_are_not_whole_carry_one_thing_by_all_maps_but_the_first():
+    found, (one,) = base_of(True)
+    maps = {"ridge": found.maps["ridge"], "cca": found.maps["ridge"]}
     for whole, things_by_cca in ((True, list(Thing)), (False, [Thing.DELTA])):
-        made = arms("home", one.things, [Source("away", one.things, maps, whole=whole)])
+        made = arms("home", one.things, [(Ways(maps, whole=whole), [one])])
         assert [a.thing for a in made if a.via == "ridge"] == list(Thing)
         assert [a.thing for a in made if a.via == "cca"] == things_by_cca
 
@@ -260,10 +273,11 @@ def test_a_null_without_a_scored_answer_was_not_beaten():
         return made
 
     arm = next(a for a in of_delta() if a.via == "ridge")
+    whole = rate_or_none(np.full(8, 10), np.full(8, 10), 0.95)
     lost = {name: counted(0, 10) for name in arm.nulls}
     counts = {arm.name: counted(9, 10), **lost}
     change = contrast(counts[arm.name], counts[arm.nulls[0]], 0.95)
-    effect = Effect(em=None, coherent=None, change=change)
+    effect = Effect(em=None, coherent=whole, change=change)
     edited = {str(site) for site in arm.directions}
     beaten = placed(arm, effect, {arm.thing: change}, counts, edited)
     assert beaten.verdict is Verdict.TRANSFERS
@@ -271,6 +285,25 @@ def test_a_null_without_a_scored_answer_was_not_beaten():
     counts[arm.nulls[-1]] = counted(0, 0)
     unknown = placed(arm, effect, {arm.thing: change}, counts, edited)
     assert (unknown.p, unknown.verdict) == (1.0, Verdict.NOT)
+
+
+@pytest.mark.parametrize("share", [6, 7])
+def test_a_rate_over_what_is_left_of_broken_answers_is_no_transfer(share):
+    """Seven of ten coherent answers are enough, six are not: the others may say anything."""
+
+    def counted(bad):
+        made = Counts([], {str(q): "home" for q in range(8)})
+        made.misaligned[:], made.scored[:] = bad, 10
+        return made
+
+    arm = next(a for a in of_delta() if a.via == "ridge")
+    counts = {arm.name: counted(9), **{name: counted(0) for name in arm.nulls}}
+    change = contrast(counts[arm.name], counts[arm.nulls[0]], 0.95)
+    coherent = rate_or_none(np.full(8, share), np.full(8, 10), 0.95)
+    effect = Effect(em=None, coherent=coherent, change=change)
+    edited = {str(site) for site in arm.directions}
+    found = placed(arm, effect, {arm.thing: change}, counts, edited)
+    assert found.verdict is (Verdict.TRANSFERS if share == 7 else Verdict.BROKEN)
 
 
 def test_the_dose_is_chosen_where_the_ceiling_is_highest():
@@ -311,7 +344,7 @@ def test_missing_conditions_maps_and_foreign_directions_are_refused():
         target_of(one.model, None, "home", bank, gated=True)
     own, given = directions(one), directions(source)
     with pytest.raises(InputError, match="at least one map"):
-        arms("home", own, [Source("away", given, {})])
+        arms("home", own, [(Ways({}), [Source("away", given)])])
     with pytest.raises(InputError, match="at least one map"):
         ways(read, [])
     there = read.fit(Method.RIDGE)
@@ -320,17 +353,17 @@ def test_missing_conditions_maps_and_foreign_directions_are_refused():
     )
     back = Maps({m.source.site: m.inverse for m in there.values()}, turned)
     with pytest.raises(ForeignArtifactError, match="begins at"):
-        arms("home", own, [Source("away", given, {"back": back})])
+        arms("home", own, [(Ways({"back": back}), [Source("away", given)])])
     with pytest.raises(ForeignArtifactError, match=r"em_interp\.align"):
         things(given[Thing.DELTA], directions(pair(False)[1])[Thing.GENERAL])
 
 
 def test_ways_are_read_as_they_were_written(tmp_path):
     made = ways(pair(True)[2], ["ridge", "cca"])
-    made.save(tmp_path)
-    read = Ways.load(tmp_path)
-    assert list(read.maps) == ["ridge", "cca"]
-    assert list(read.nulls) == list(made.nulls) == [SHUFFLED, IDENTITY]
-    for name, one in made.maps.items():
+    save(made, tmp_path)
+    read = stored(tmp_path)
+    assert list(named(read)) == list(named(made))
+    assert list(read.maps) == list(read.shuffled) == ["ridge", "cca"]
+    for name, one in named(made).items():
         for site, m in one.items():
-            assert torch.equal(read.maps[name][site].matrix, m.matrix)
+            assert torch.equal(named(read)[name][site].matrix, m.matrix)

@@ -8,15 +8,18 @@ again would meet its own ghost at the same files. Knows processes. Knows nothing
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 from em_interp.cli import hush
 from em_interp.errors import EmInterpError
 
-_making: list[Callable[[str], object]] = []  # what a worker makes stages with
+Make = Callable[[str], object]
+Each = Callable[[Sequence[str]], None]
+_making: list[Make] = []  # what a worker makes stages with
 
 
 def cores() -> int:
@@ -24,34 +27,34 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(
-    names: Sequence[str],
-    start: Callable[[], Callable[[str], object]],
-    workers: int,
-    done: Callable[[str], object] = lambda name: None,
-) -> None:
-    """Make every stage by name, `workers` at a time; with one worker, here.
+@contextmanager
+def workers(start: Callable[[], Make], count: int, done: Callable[[str], object]) -> Iterator[Each]:
+    """What makes a list of stages by name, `count` at a time; with one worker, here.
 
     `start` is called once a worker (it must be picklable), and gives what makes a stage; `done`
-    hears of each from several workers. The first error stops what has not begun and is raised here.
+    hears of each that one of several workers made. The first error stops what has not begun, and
+    is raised here.
     """
-    if workers == 1 or len(names) < 2:
+    if count == 1:
         make = start()
-        for name in names:
-            make(name)
+
+        def one_by_one(names: Sequence[str]) -> None:
+            for name in names:
+                make(name)
+
+        yield one_by_one
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(names)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(start,),
-    )
-    with pool:
-        try:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, spawn, initializer=_begin, initargs=(start,)) as pool:
+
+        def together(names: Sequence[str]) -> None:
             made = {pool.submit(_make, name): name for name in names}
             for one in as_completed(made):
                 one.result()
                 done(made[one])
+
+        try:
+            yield together
         except BrokenProcessPool:
             raise EmInterpError(
                 "a worker died, perhaps for want of memory; run again with fewer --workers: what "
@@ -62,7 +65,7 @@ def each(
             raise
 
 
-def _begin(start: Callable[[], Callable[[str], object]]) -> None:
+def _begin(start: Callable[[], Make]) -> None:
     import torch
 
     hush()

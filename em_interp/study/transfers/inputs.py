@@ -80,10 +80,8 @@ class Inputs:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Ordered pairs of bases between which something is carried, each base to itself too."""
-        several = len(self.spec.variants) > 1
-        bases = list(self.spec.bases)
-        return [(a, b) for a in bases for b in bases if a != b or several or len(bases) == 1]
+        """Ordered pairs of bases, each base to itself too: between its groups, and within one."""
+        return [(a, b) for a in self.spec.bases for b in self.spec.bases]
 
     def of(self, base: str) -> list[Group]:
         """The groups of a base."""

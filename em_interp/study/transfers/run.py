@@ -9,17 +9,18 @@ from typing import TypeVar
 from em_interp.errors import InputError
 from em_interp.judging import Remote, ready
 from em_interp.records import Record, read_json, write_json
+from em_interp.study.folder import RunFolder
 from em_interp.study.transfers.inputs import Inputs
 from em_interp.study.transfers.plan import carrying, crossing, holding, raising
 from em_interp.study.transfers.records import Column, Crossing, Held
 from em_interp.study.transfers.results import Findings, results
 from em_interp.study.transfers.stages import Stages
-from em_interp.study.workers import cores, each
+from em_interp.study.workers import cores, workers
 
 RecordT = TypeVar("RecordT", bound=Record)
 
 
-def workers(inputs: Inputs, asked: int | None) -> int:
+def how_many(inputs: Inputs, asked: int | None) -> int:
     """How many processes: as asked, else one a core on a CPU, and one on a GPU.
 
     A judge that costs has one budget and one cache, so it has one worker.
@@ -29,25 +30,22 @@ def workers(inputs: Inputs, asked: int | None) -> int:
         raise InputError(
             f"--workers {asked}: one device, and a judge that costs, take one worker; leave it out"
         )
-    return 1 if alone else asked or cores()
+    return 1 if alone else asked or min(cores(), len(inputs.targets))
 
 
-def run(inputs: Inputs, folder: Path, asked: int | None = None) -> tuple[Path, Findings]:
-    """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
-    from em_interp.report.transfers.page import figure, page
-
-    count = workers(inputs, asked)
-    start, begun = partial(_start, inputs, folder, count == 1), time.monotonic()
+def run(inputs: Inputs, folder: Path, asked: int | None = None) -> Findings:
+    """Run what is missing, and write `results.json`."""
+    count = how_many(inputs, asked)
     work = Stages(inputs, folder).work
     if missing := work.missing:
         ready(inputs.judge)  # before anything is raised, not after
-    for phase in (raising, holding, crossing, carrying):
-        names = [name for name in phase(inputs) if name in missing]
-        each(names, start, count, lambda name: work.passed(name, time.monotonic() - begun))
+    passed = partial(_passed, work, time.monotonic())
+    with workers(partial(_start, inputs, folder, count == 1), count, passed) as each:
+        for phase in (raising, holding, crossing, carrying):
+            each([name for name in phase(inputs) if name in missing])
     found = findings(inputs, folder)
     write_json(folder / "results.json", results(found))
-    work.write("figure.svg", figure(found).decode())
-    return work.write("report.html", page(found)), found
+    return found
 
 
 def findings(inputs: Inputs, folder: Path) -> Findings:
@@ -71,3 +69,7 @@ def findings(inputs: Inputs, folder: Path) -> Findings:
 
 def _start(inputs: Inputs, folder: Path, alone: bool) -> Callable[[str], Record]:
     return Stages(inputs, folder, alone).stand
+
+
+def _passed(work: RunFolder, begun: float, name: str) -> None:
+    work.passed(name, time.monotonic() - begun)
