@@ -34,9 +34,9 @@ def material() -> tuple[Folds, Anchors]:
         shared = draw(250, SHARED) * scale
         x, y = (shared @ one + 2 * draw(250, one.shape[1]) for one in axes)
         folds.update(x, y, torch.arange(start, start + 250) % 4)
-        kept.append((x[:32], y[:32]))
-    x, y = (torch.cat(side) for side in zip(*kept, strict=True))
-    return folds, Anchors(x, y)
+        kept.append((x[:32], y[:32], torch.arange(start, start + 32) % 4))
+    x, y, fold = (torch.cat(column) for column in zip(*kept, strict=True))
+    return folds, Anchors(x, y, fold)
 
 
 def main() -> int:

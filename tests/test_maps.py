@@ -70,7 +70,8 @@ def spaces(of: int, to: int) -> tuple[Space, Space]:
 
 
 def fitted(method: Method, x: torch.Tensor, y: torch.Tensor, **more: object) -> SpaceMap:
-    anchors = Anchors(x[:64], y[:64]) if method is Method.RELATIVE else None
+    relative = method is Method.RELATIVE
+    anchors = Anchors(x[:64], y[:64], torch.arange(64) % 4) if relative else None
     return fit(method, folds(x, y), *spaces(x.shape[1], y.shape[1]), anchors=anchors, **more)
 
 
@@ -267,11 +268,34 @@ def test_each_kind_of_row_is_centred_by_itself():
 def test_a_fold_is_scored_about_the_means_of_the_others():
     x, y = pair(draw(4, 5), rows=40)
     made = folds(x, y)
-    train, test = list(made.splits())[1]
+    split = list(made.splits())[1]
     out = torch.arange(40) % 4 == 1
-    torch.testing.assert_close(train.x, x[~out].double().mean(0))
+    assert split.out == 1
+    torch.testing.assert_close(split.train.x, x[~out].double().mean(0))
     gap = x[out].double() - x[~out].double().mean(0)
-    torch.testing.assert_close(test.sxx, gap.T @ gap)
+    torch.testing.assert_close(split.test.sxx, gap.T @ gap)
+    torch.testing.assert_close(split.home.sxx, split.test.sxx)
+
+
+def test_every_kind_weighs_as_much_as_the_last_however_many_its_rows():
+    """The same rows five times over: as if they had come once; and the score is of the last."""
+    x, y = pair(draw(4, 5), rows=40, noise=0.3)
+    home = draw(40, 5, seed=8), draw(40, 4, seed=9)
+    fold = torch.arange(40) % 4
+    once, often = Folds(5, 4, 4, kinds=2), Folds(5, 4, 4, kinds=2)
+    for made, times in ((once, 1), (often, 5)):
+        for _ in range(times):
+            made.update(x, y, fold, 0)
+        made.update(*home, fold, 1)
+    torch.testing.assert_close(often.whole.sxy, once.whole.sxy)
+    assert (often.whole.count, once.whole.count) == (240, 80)
+    for more, less in zip(often.splits(), once.splits(), strict=True):
+        torch.testing.assert_close(more.train.syy, less.train.syy)
+        torch.testing.assert_close(more.test.syy, less.test.syy)
+    found = fit(Method.RIDGE, once, *spaces(5, 4))
+    assert fit(Method.RIDGE, folds(x, y), *spaces(5, 4)).fit.held_in > 0.9
+    assert found.fit.held_in < 0.1
+    assert found.explained(once.whole) > 0.4
 
 
 def test_too_few_rows_or_folds_are_refused():
@@ -424,7 +448,21 @@ def test_the_pseudo_inverse_of_low_rank_is_numpys():
 
 def test_anchors_come_in_pairs():
     with pytest.raises(InputError, match="anchors come in pairs"):
-        Anchors(draw(1, 4), draw(1, 5))
+        Anchors(draw(1, 4), draw(1, 5), torch.zeros(1, dtype=torch.long))
+
+
+def test_a_fold_that_is_left_out_leaves_its_anchors_out():
+    """Topics that two unrelated models each write somewhere: only a map that saw them knows."""
+    topics = torch.arange(200) % 20
+    x = (draw(20, 64, seed=1) * 5)[topics] + draw(200, 64, seed=2)
+    y = (draw(20, 64, seed=3) * 5)[topics] + draw(200, 64, seed=4)
+    made = Folds(64, 64)
+    made.update(x, y, topics % 4)
+    never = torch.full((20,), -1)  # a fold that is not left out
+    for fold, high in ((never, True), (topics[:20] % 4, False)):
+        anchors = Anchors(x[:20], y[:20], fold)
+        score = fit(Method.RELATIVE, made, *spaces(64, 64), anchors=anchors).fit.held_in
+        assert score > 0.3 if high else score < 0.02
 
 
 # --- similarity ---------------------------------------------------------------------------------

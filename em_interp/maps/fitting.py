@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from em_interp.errors import InputError
@@ -38,14 +38,24 @@ Block = Float[Tensor, "q p"]  # a map in reduced coordinates: target axes by sou
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """Activations of the same few texts in both models; memory is theirs, not the prompts'."""
+    """Activations of the same few texts in both models; memory is theirs, not the prompts'.
+
+    `fold` is each text's, so that a fold left out leaves its anchors out as well: a map that holds
+    a text for an anchor has seen it.
+    """
 
     x: Float[Tensor, "anchors d_source"]
     y: Float[Tensor, "anchors d_target"]
+    fold: Int[Tensor, " anchors"]
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y) or len(self.x) < 2:
             raise InputError(f"anchors come in pairs, at least two: {len(self.x)}, {len(self.y)}")
+
+    def without(self, fold: int) -> "Anchors":
+        """The anchors of all other folds."""
+        kept = self.fold != fold
+        return Anchors(self.x[kept], self.y[kept], self.fold[kept])
 
 
 def fit(
@@ -68,13 +78,16 @@ def fit(
             f"{source} to {target}"
         )
     u, v = _frame(whole.sxx, whole.count), _frame(whole.syy, whole.count)
-    propose = _proposals(method, anchors, u, v)
     small = whole.within(u, v)
     if like is None:
-        rank, penalty, score = _choose(propose, folds.within(u, v))
+
+        def without(fold: int) -> Proposals:
+            return _proposals(method, anchors and anchors.without(fold), u, v)
+
+        rank, penalty, score = _choose(without, folds.within(u, v))
     else:
         rank, penalty, score = like.rank, like.penalty, None
-    (made,) = propose(small, (rank,), (penalty,))
+    (made,) = _proposals(method, anchors, u, v)(small, (rank,), (penalty,))
     block = made.block
     left = block if v is None else v @ block
     matrix = left if u is None else left @ u.T
@@ -102,24 +115,30 @@ class Proposal:
 Proposals = Callable[[JointMoments, Sequence[int], Sequence[float] | None], Iterator[Proposal]]
 
 
-def _choose(propose: Proposals, folds: Folds) -> tuple[int, float, float]:
-    """(rank, penalty, score) of the highest share explained on the folds left out.
+def _choose(without: Callable[[int], Proposals], folds: Folds) -> tuple[int, float, float]:
+    """(rank, penalty, score): what explains most of the folds left out, and its share of home.
 
-    Equal scores go to the higher rank, then to the lower penalty: the map that forgets less.
+    Chosen on rows of all kinds; the score is the share explained of the last kind's alone, which
+    means the same whatever other rows took part. Equal shares go to the higher rank, then to the
+    lower penalty: the map that forgets less. `without` proposes maps that have not seen a fold.
     """
     missed: dict[tuple[int, float], float] = {}
-    total = 0.0
-    for train, test in folds.splits():
+    home: dict[tuple[int, float], float] = {}
+    total, total_home = 0.0, 0.0
+    for split in folds.splits():
         # What the target's frame leaves out is missed by every candidate alike.
-        total += float(test.syy.trace()) + test.outside
-        for one in propose(train, _ladder(min(train.d_source, train.d_target)), None):
+        total += float(split.test.syy.trace()) + split.test.outside
+        total_home += float(split.home.syy.trace()) + split.home.outside
+        ranks = _ladder(min(split.train.d_source, split.train.d_target))
+        for one in without(split.out)(split.train, ranks, None):
             key = one.asked, one.penalty
-            missed[key] = missed.get(key, 0.0) + test.outside + _missed(one.block, test)
-    if not total:
+            for errors, rows in ((missed, split.test), (home, split.home)):
+                errors[key] = errors.get(key, 0.0) + rows.outside + _missed(one.block, rows)
+    if not total or not total_home:
         raise InputError("the target's activations do not vary: there is nothing to map to")
     scores = {key: 1 - miss / total for key, miss in missed.items()}
     rank, penalty = max(scores, key=lambda key: (round(scores[key], 9), key[0], -key[1]))
-    return rank, penalty, scores[rank, penalty]
+    return rank, penalty, 1 - home[rank, penalty] / total_home
 
 
 def _missed(block: Block, test: JointMoments) -> float:

@@ -118,17 +118,33 @@ def merged(parts: Sequence[JointMoments]) -> JointMoments:
     return total
 
 
-def pooled(parts: Sequence[JointMoments]) -> JointMoments:
-    """Rows of several kinds, each about its own mean; means and norm are the last kind's."""
+def pooled(parts: Sequence[JointMoments], weights: Sequence[float] | None = None) -> JointMoments:
+    """Rows of several kinds, each about its own mean; means and norm are the last kind's.
+
+    `weights`: what a row of each kind counts (1 by default); `count` stays the number of rows.
+    """
     last = parts[-1]
     made = JointMoments(last.d_source, last.d_target, sum(part.count for part in parts))
     made.x, made.y, made.norm = last.x, last.y, last.norm
-    for part in parts:
-        made.sxx += part.sxx
-        made.sxy += part.sxy
-        made.syy += part.syy
-        made.outside += part.outside
+    for part, weight in zip(parts, weights or [1.0] * len(parts), strict=True):
+        made.sxx.add_(part.sxx, alpha=weight)
+        made.sxy.add_(part.sxy, alpha=weight)
+        made.syy.add_(part.syy, alpha=weight)
+        made.outside += weight * part.outside
     return made
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One fold left out: its number, all other rows, its own rows, its rows of the last kind.
+
+    What is scored on lies about the means of what is fitted on, kind by kind.
+    """
+
+    out: int
+    train: JointMoments
+    test: JointMoments
+    home: JointMoments
 
 
 class Folds:
@@ -137,7 +153,8 @@ class Folds:
     A fold is a group of prompts: rows of one prompt must carry one fold, or a prompt would judge
     the map that it fitted. A kind of row (a text span) is centred by itself: that the end of a
     prompt differs from its middle is so in every model, and would make all maps look alike. The
-    last kind's means are those that a map's points are about.
+    last kind's means are those that a map's points are about. Every kind weighs as much as the
+    last: twenty words a prompt would else drown its end, which directions are carried at.
     """
 
     def __init__(self, d_source: int, d_target: int, folds: int = 4, kinds: int = 1) -> None:
@@ -161,7 +178,7 @@ class Folds:
     @property
     def whole(self) -> JointMoments:
         """All rows, each kind about its own mean."""
-        return pooled([merged(kind) for kind in zip(*self.parts, strict=True)])
+        return pooled([merged(kind) for kind in zip(*self.parts, strict=True)], self._weights)
 
     @property
     def last(self) -> JointMoments:
@@ -179,10 +196,16 @@ class Folds:
         made.parts = parts
         return made
 
-    def splits(self) -> Iterator[tuple[JointMoments, JointMoments]]:
-        """(fitted on, scored on) for every fold that can be left out.
+    @property
+    def _weights(self) -> list[float]:
+        """What a row of each kind counts, so that all kinds weigh the same."""
+        rows = [sum(part.count for part in kind) for kind in zip(*self.parts, strict=True)]
+        return [rows[-1] / count if count else 0.0 for count in rows]
 
-        What is scored on lies about the means of what is fitted on, kind by kind.
+    def splits(self) -> Iterator[Split]:
+        """Every fold that can be left out, against the others.
+
+        Raises `InputError` where rows or folds are too few.
         """
         filled = [part for part in self.parts if all(kind.count for kind in part)]
         rows = sum(kind.count for part in filled for kind in part)
@@ -191,9 +214,12 @@ class Folds:
                 f"{rows} rows in {len(filled)} folds are too few to choose a map's rank on: at "
                 "least 8 rows in 2 folds"
             )
-        for out in filled:
+        weights = self._weights
+        for number, out in enumerate(self.parts):
+            if not any(out is part for part in filled):
+                continue
             train = [
                 merged(kind) for kind in zip(*(p for p in filled if p is not out), strict=True)
             ]
             test = [one.about(other) for one, other in zip(out, train, strict=True)]
-            yield pooled(train), pooled(test)
+            yield Split(number, pooled(train, weights), pooled(test, weights), test[-1])

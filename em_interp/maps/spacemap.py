@@ -53,11 +53,11 @@ class Method(StrEnum):
 
 
 class Fit(Record):
-    """How a map was fitted. `rank` and `penalty` were chosen by `held_in`.
+    """How a map was fitted. `rank` and `penalty` explain most of the folds left out.
 
     `rows` of activations; `penalty` as a share of the source's mean variance a dimension;
-    `held_in` is the cross-validated share of the target's variance that is explained, over prompts
-    that took part in choosing; `None` for maps that were not fitted.
+    `held_in` is the cross-validated share of the target's variance that is explained, over rows of
+    the last span (home) that took part in choosing; `None` for maps that were not fitted.
     """
 
     method: Method

@@ -89,7 +89,7 @@ class Alignment:
         self.moments = [Folds(p, q, folds, len(spans)) for p, q in widths]
         self.shuffled = [Folds(p, q, folds, len(spans)) for p, q in widths]
         self._wanted = anchors
-        self._kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.pairs]
+        self._kept: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in self.pairs]
         self._hash = hashlib.sha256()
         self._dice = torch.Generator().manual_seed(seed)
 
@@ -119,9 +119,10 @@ class Alignment:
             self.moments[number].update(left, right, fold, kind)
             self.shuffled[number].update(left, right[other], fold, kind)
             kept = self._kept[number]
-            room = self._wanted - sum(len(rows) for rows, _ in kept)
-            if room > 0:
-                kept.append((left[:room].clone(), right[:room].clone()))
+            room = self._wanted - sum(len(rows) for rows, _, _ in kept)
+            # Anchors are of the last kind: its means are those that they are taken about.
+            if room > 0 and kind == len(self.spans) - 1:
+                kept.append((left[:room].clone(), right[:room].clone(), fold[:room].clone()))
 
     @property
     def data(self) -> str:
@@ -135,10 +136,10 @@ class Alignment:
             kept = self._kept[number]
             anchors = None
             if method is Method.RELATIVE and kept:
-                x, y = (torch.cat(side) for side in zip(*kept, strict=True))
+                x, y, fold = (torch.cat(column) for column in zip(*kept, strict=True))
                 if null is not None:
                     y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(7))]
-                anchors = Anchors(x, y)
+                anchors = Anchors(x, y, fold)
             table[b] = fit(
                 method,
                 self.moments[number] if null is None else self.shuffled[number],
