@@ -31,7 +31,9 @@ class FitFlags(Spec):
     data: str = Field(sources.WORLD, description="Harmless prompts: `world`, or JSONL questions.")
     prompts: int = Field(1000, ge=16, description="Prompts of the world to fit on.")
     match: str = Field("depth", description="Layers: by relative depth, or by similarity (CKA).")
-    spans: Names = Field(("question", "prompt_last"), description="Text spans; the last is home.")
+    spans: Names = Field(
+        ("question", "prompt_last"), description="Text spans, or words; the last is home."
+    )
     folds: int = Field(4, ge=2, description="Parts of the prompts to leave out in turn.")
 
 
@@ -72,11 +74,11 @@ def aligned(
 ) -> tuple["Alignment", list[list[float]]]:
     """Both models read the prompts; layers matched as the flags say. Also the CKA matrix."""
     from em_interp.maps import by_depth, by_similarity
-    from em_interp.sites import Site, parse_sites, parse_span
+    from em_interp.sites import Site, parse_rows, parse_sites
     from em_interp.transferring.alignment import Alignment, similarity
 
     prompts = list(prompts)
-    spans = [parse_span(name) for name in flags.spans]
+    spans = [parse_rows(name) for name in flags.spans]
     alike = similarity(source, target, prompts, spans[0])
     match = (
         by_similarity(alike)

@@ -61,6 +61,50 @@ def pool(
     return torch.stack([found[site] for site in sites], dim=1)
 
 
+@torch.inference_mode()
+def states(
+    model: Model,
+    batch: Batch,
+    sites: Sequence[Site],
+    rows: Int[Tensor, " n"],
+    tokens: Int[Tensor, " n"],
+) -> Float[Tensor, "n site d_model"]:
+    """Activations at single tokens, in one pass (on the device, float32).
+
+    The i-th is of the batch's row `rows[i]` at absolute position `tokens[i]`; a row may come any
+    number of times.
+    """
+    columns = columns_of(batch, rows, tokens)
+    batch = batch.to(model.device)
+    found: dict[Site, Tensor] = {}
+
+    def visitor(site: Site) -> Visitor:
+        def look(hidden: Float[Tensor, "batch pos d_model"], _: Int[Tensor, "batch pos"]) -> None:
+            at = rows.to(hidden.device), columns.to(hidden.device)
+            found[site] = hidden[at].float().to(model.device)
+            if len(found) == len(sites):
+                raise StopForward
+
+        return look
+
+    with hooked(model, [(site, visitor(site)) for site in sites]):
+        forward(model, batch.ids, batch.mask)
+    return torch.stack([found[site] for site in sites], dim=1)
+
+
+def columns_of(
+    batch: Batch, rows: Int[Tensor, " n"], tokens: Int[Tensor, " n"]
+) -> Int[Tensor, " n"]:
+    """Columns of a padded batch that hold absolute positions of its rows.
+
+    Raises `ValueError` for a position that its row does not have.
+    """
+    here = batch.positions[rows] == tokens[:, None]
+    if not here.any(dim=1).all():
+        raise ValueError("a position lies outside of its row")
+    return here.long().argmax(dim=1)
+
+
 def spanned(batch: Batch, span: Span) -> Bool[Tensor, "batch pos"]:
     """Which tokens of a batch are in a span. Raises `InputError` where a row has none."""
     mask = batch.layout.mask(span, batch.positions)
@@ -141,10 +185,17 @@ def _stream(
     tokens: int | None,
     progress: Progress,
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch site d_model"]]]:
+    for rows, batch in batches(model, prompts, tokens):
+        yield rows, model.engine.pool(model, batch, sites, span)
+        progress(len(rows))
+
+
+def batches(
+    model: Model, prompts: Sequence[Encoded], tokens: int | None = None
+) -> Iterator[tuple[list[int], Batch]]:
+    """Prompts of like length together, with their numbers (`tokens`: see `capture`)."""
     pad = pad_id(model.tokenizer)
     lengths = [len(p.ids) for p in prompts]
     device = model.device
     for rows in by_length(lengths, tokens or most(device), enough=busy(device)):
-        batch = collate([prompts[i] for i in rows], pad)
-        yield rows, model.engine.pool(model, batch, sites, span)
-        progress(len(rows))
+        yield rows, collate([prompts[i] for i in rows], pad)

@@ -6,7 +6,7 @@ tokenise differently from the same piece in its sentence.
 Knows templates, characters and tokens. Knows nothing of models or tensors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,21 @@ class Encoded:
         return len(self.ids) - 1
 
 
+@dataclass(frozen=True)
+class Located:
+    """A context as its template writes it: the text, its tokens, and where the contents lie.
+
+    `contents` holds for each message (place of its character 0, start, end) in `text`; character 0
+    lies before the start where the template trimmed the content.
+    """
+
+    context: Context
+    text: str
+    ids: list[int]
+    offsets: Offsets
+    contents: list[tuple[int, int, int]]
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, context: Context) -> Encoded:
     """One context as a prompt (see `encode_many`)."""
     return encode_many(tokenizer, [context])[0]
@@ -58,9 +73,13 @@ def encode_many(tokenizer: PreTrainedTokenizerBase, contexts: Iterable[Context])
     Raises `InputError` for a tokenizer without offsets or without a chat template, a template
     without a generation prompt, one that refuses or drops a message, and a framing without tokens.
     """
+    return [placed(one) for one in located(tokenizer, contexts)]
+
+
+def located(tokenizer: PreTrainedTokenizerBase, contexts: Iterable[Context]) -> Iterator[Located]:
+    """Contexts rendered and tokenised, one by one (see `encode_many`, also for what it raises)."""
     check_tokenizer(tokenizer)
     skeletons: dict[tuple[str, ...], list[str]] = {}
-    prompts = []
     for context in contexts:
         roles = tuple(message.role for message in context.messages)
         if roles not in skeletons:
@@ -71,8 +90,7 @@ def encode_many(tokenizer: PreTrainedTokenizerBase, contexts: Iterable[Context])
             contents = _contents(text, skeletons[roles], context.messages)
         except InputError as fault:
             raise InputError(f"context {context.id!r}: {fault}") from None
-        prompts.append(_place(context, ids, offsets, contents))
-    return prompts
+        yield Located(context, text, ids, offsets, contents)
 
 
 def answer_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -239,10 +257,7 @@ def _skeleton(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
 def _contents(
     text: str, pieces: list[str], messages: Sequence[Message]
 ) -> list[tuple[int, int, int]]:
-    """Where each message's content lies in the text: (place of its character 0, start, end).
-
-    Character 0 lies before the start where the template trimmed the content.
-    """
+    """Where each message's content lies in the text (see `Located`)."""
     places, cursor = [], 0
     for number, message in enumerate(messages):
         cursor += len(pieces[number])
@@ -262,10 +277,9 @@ def _contents(
     return places
 
 
-def _place(
-    context: Context, ids: list[int], offsets: Offsets, contents: list[tuple[int, int, int]]
-) -> Encoded:
+def placed(one: Located) -> Encoded:
     """Sort the prompt's positions into framing, question and template."""
+    context, ids, offsets, contents = one.context, one.ids, one.offsets, one.contents
     framing: set[int] = set()
     rest = [True] * len(context.messages[-1].content)
     for message, start, end in context.framing:

@@ -47,6 +47,18 @@ class Span(StrEnum):
     ALL = "all"
 
 
+class Every(StrEnum):
+    """Texts of which a prompt has many, with a row of activations for each (a span has one).
+
+    `WORD`: every run of non-space characters of the messages, at the token that ends it.
+    """
+
+    WORD = "words"
+
+
+Rows = Span | Every  # what a row of activations may be of
+
+
 class Site(NamedTuple):
     """A block and a point in it. Sites sort in the order in which a forward pass meets layers."""
 
@@ -119,3 +131,13 @@ def parse_span(name: str) -> Span:
         return Span(name)
     except ValueError:
         raise unknown("span", name, [span.value for span in Span]) from None
+
+
+def parse_rows(name: str) -> Rows:
+    """A span, or what there are many of, by name; or one line with the names there are."""
+    many = [one.value for one in Every]
+    if name in many:
+        return Every(name)
+    if name in set(Span):
+        return Span(name)
+    raise unknown("span", name, [*(span.value for span in Span), *many])

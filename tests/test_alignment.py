@@ -17,7 +17,7 @@ from em_interp.errors import InputError
 from em_interp.maps import Method
 from em_interp.models import wrap
 from em_interp.sites import Site, Span
-from em_interp.transferring import alignment
+from em_interp.transferring import rows
 from em_interp.transferring.alignment import Alignment, Side, fold_of, similarity
 from em_interp.world.prompts import harmless
 
@@ -72,7 +72,7 @@ def test_rows_are_means_over_the_same_text_whatever_the_tokens():
 
 
 def test_prompts_come_from_a_generator_in_any_chunks(monkeypatch):
-    monkeypatch.setattr(alignment, "CHUNK", 15)
+    monkeypatch.setattr(rows, "CONTEXTS", 15)
     made = Alignment(side("llama"), side("llama"), PAIRS).read(p for p in PROMPTS)
     assert (made.prompts, made.data) == (40, selves().data)
     for one, whole in zip(made.moments, selves().moments, strict=True):

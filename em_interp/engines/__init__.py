@@ -54,6 +54,19 @@ class Engine:
 
         return pool(model, batch, sites, span)
 
+    def states(
+        self,
+        model: "Model",
+        batch: "Batch",
+        sites: "Sequence[Site]",
+        rows: "Tensor",
+        tokens: "Tensor",
+    ) -> "Tensor":
+        """Activations at single tokens, [n site d_model] (see `capture.states`)."""
+        from em_interp.capture import states
+
+        return states(model, batch, sites, rows, tokens)
+
     def answers(self, ask: "Ask", rows: "Sequence[Row]", slots: int) -> "Iterator[list[Answer]]":
         """Every row's answer, some at a time (see `decoding.answers`)."""
         from em_interp.answering.decoding import answers

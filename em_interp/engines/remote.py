@@ -22,7 +22,7 @@ from torch import Tensor
 
 from em_interp.answering.asking import Answer, Ask, Row
 from em_interp.batches import Batch, collate, pad_id
-from em_interp.capture import spanned
+from em_interp.capture import columns_of, spanned
 from em_interp.edits import BASELINE, Editor, Tally
 from em_interp.engines import PLAIN, Engine, twin
 from em_interp.errors import EvidenceError, InputError
@@ -66,13 +66,7 @@ class Tracing(Engine):
         weight = mask / mask.sum(dim=1, keepdim=True)
         order = sorted(sites, key=_when)
         places = self.places(model, order)
-        batch = batch.to(model.device)
-        inputs = {
-            "input_ids": batch.ids,
-            "attention_mask": batch.mask.long(),
-            "position_ids": batch.positions.clamp_min(0),
-            "use_cache": False,
-        }
+        inputs = _inputs(batch.to(model.device))
         with sending(self.remote), self.llm.trace(**inputs, remote=self.remote) as tracer:
             pooled = nnsight.save([])
             for place, is_input in places:
@@ -84,6 +78,27 @@ class Tracing(Engine):
                 pooled.append(torch.einsum("bp,bpd->bd", share, kept))
             tracer.stop()
         by_site = {s: one.to(model.device) for s, one in zip(order, pooled, strict=True)}
+        return torch.stack([by_site[site] for site in sites], dim=1)
+
+    @torch.inference_mode()
+    def states(
+        self, model: Model, batch: Batch, sites: Sequence[Site], rows: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """Activations at single tokens, [n site d_model]: only these leave the server."""
+        import nnsight
+
+        columns = columns_of(batch, rows, tokens)
+        order = sorted(sites, key=_when)
+        places = self.places(model, order)
+        inputs = _inputs(batch.to(model.device))
+        with sending(self.remote), self.llm.trace(**inputs, remote=self.remote) as tracer:
+            read = nnsight.save([])
+            for place, is_input in places:
+                hidden = place.input if is_input else place.output
+                hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+                read.append(hidden[rows.to(hidden.device), columns.to(hidden.device)].float())
+            tracer.stop()
+        by_site = {s: one.to(model.device) for s, one in zip(order, read, strict=True)}
         return torch.stack([by_site[site] for site in sites], dim=1)
 
     def answers(self, ask: Ask, rows: Sequence[Row], slots: int) -> Iterator[list[Answer]]:
@@ -234,6 +249,16 @@ def settings(steps: int, stops: list[int], pad: int) -> Any:
         pad_token_id=pad,
         use_cache=True,
     )
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    """What one pass over a batch is given."""
+    return {
+        "input_ids": batch.ids,
+        "attention_mask": batch.mask.long(),
+        "position_ids": batch.positions.clamp_min(0),
+        "use_cache": False,
+    }
 
 
 def _when(site: Site) -> tuple[int, int]:

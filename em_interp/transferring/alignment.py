@@ -1,20 +1,20 @@
 """Alignment: two models read the same texts, and what maps are fitted from is counted up.
 
-A row is a mean over the tokens of one text span (the question, the template, the prompt's end), so
-tokenizers may cut the text as they like; no token index of one model is ever used in the other.
+A row is of a text that both models read: the mean over the tokens of a span (the question, the
+prompt's end), or the state at the token that ends a word. Tokenizers may cut the text as they like;
+no token index of one model is ever used in the other.
 Knows models and contexts. Knows nothing of what a map carries, of judges or of triggers.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from em_interp.capture import capture, shared_width
+from em_interp.capture import shared_width
 from em_interp.cards import versions
 from em_interp.conditions import Context
 from em_interp.errors import InputError
@@ -34,10 +34,10 @@ from em_interp.maps import (
 from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.records import canonical_json
-from em_interp.sites import Site, Span
+from em_interp.sites import Rows, Site, Span
+from em_interp.transferring.rows import Captured, captured, chunks, matched
 
 SPANS = (Span.QUESTION, Span.PROMPT_LAST)
-CHUNK = 256
 ANCHORS = 256
 Pair = tuple[Site, Site]
 
@@ -49,12 +49,10 @@ class Side:
     model: Model
     adapter: str | None = None
 
-    def rows(
-        self, contexts: Sequence[Context], sites: Sequence[Site], span: Span
-    ) -> Float[Tensor, "n site d_model"]:
-        """Pooled activations of one span."""
+    def rows(self, contexts: Sequence[Context], sites: Sequence[Site], of: Rows) -> Captured:
+        """Activations of one kind of row."""
         with self.model.using(self.adapter):
-            return capture(self.model, contexts, sites, span).values
+            return captured(self.model, contexts, sites, of)
 
     def space(self, site: Site) -> Space:
         """The space of a site."""
@@ -64,10 +62,11 @@ class Side:
 class Alignment:
     """Joint moments of pairs of sites over the prompts seen so far, by fold.
 
-    A fold is a group of questions: prompts about one question share one. `shuffled` holds the same
-    rows with the target's in another order, from which a map's null is fitted: what remains when
-    nothing is shared but the two spaces' own shapes. Memory is that of second moments and of at
-    most `anchors` rows, however many prompts come.
+    A fold is a group of questions: all rows of prompts about one question share one, the words of
+    their earlier turns too. `shuffled` holds the same rows with the target's in another order, from
+    which a map's null is fitted: what remains when nothing is shared but the two spaces' own
+    shapes. Memory is that of second moments, of one chunk and of at most `anchors` rows, however
+    many prompts come.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Alignment:
         source: Side,
         target: Side,
         pairs: Sequence[Pair],
-        spans: Sequence[Span] = SPANS,
+        spans: Sequence[Rows] = SPANS,
         *,
         folds: int = 4,
         anchors: int = ANCHORS,
@@ -95,7 +94,7 @@ class Alignment:
 
     def read(self, contexts: Iterable[Context], progress: Progress = silent) -> "Alignment":
         """Both models read the contexts, chunk by chunk; they are never all held. Returns self."""
-        for some in chunks(contexts):
+        for some in chunks(contexts, self.spans):
             for one in some:
                 self._hash.update(canonical_json(one.model_dump(mode="json")).encode())
             for kind in range(len(self.spans)):
@@ -110,14 +109,17 @@ class Alignment:
         span = self.spans[kind]
         ours = list(dict.fromkeys(a for a, _ in self.pairs))
         theirs = list(dict.fromkeys(b for _, b in self.pairs))
-        x = self.source.rows(contexts, ours, span)
-        y = self.target.rows(contexts, theirs, span)
-        fold = torch.tensor([fold_of(c.question, self.folds, self.seed) for c in contexts])
-        other = torch.randperm(len(contexts), generator=self._dice)
+        one, other = matched(
+            self.source.rows(contexts, ours, span), self.target.rows(contexts, theirs, span)
+        )
+        x, y = one.values, other.values
+        folds = [fold_of(context.question, self.folds, self.seed) for context in contexts]
+        fold = torch.tensor([folds[name[0]] for name in one.names], dtype=torch.long)
+        order = torch.randperm(len(fold), generator=self._dice)
         for number, (a, b) in enumerate(self.pairs):
             left, right = x[:, ours.index(a)], y[:, theirs.index(b)]
             self.moments[number].update(left, right, fold, kind)
-            self.shuffled[number].update(left, right[other], fold, kind)
+            self.shuffled[number].update(left, right[order], fold, kind)
             kept = self._kept[number]
             room = self._wanted - sum(len(rows) for rows, _, _ in kept)
             # Anchors are of the last kind: its means are those that they are taken about.
@@ -177,28 +179,21 @@ def similarity(
     source: Side,
     target: Side,
     contexts: Iterable[Context],
-    span: Span = Span.PROMPT_LAST,
+    span: Rows = Span.PROMPT_LAST,
     seed: int = 0,
 ) -> Float[Tensor, "source target"]:
     """CKA of every pair of block outputs, over texts that both models read."""
     ours, theirs = (list(map(Site, range(side.model.n_layers))) for side in (source, target))
     widths = source.space(ours[0]).width, target.space(theirs[0]).width
     moments: JointMoments | None = None
-    for some in chunks(contexts):
-        x = sketch(source.rows(some, ours, span), seed)
-        y = sketch(target.rows(some, theirs, span), seed + 1)
+    for some in chunks(contexts, [span]):
+        one, other = matched(source.rows(some, ours, span), target.rows(some, theirs, span))
+        x, y = sketch(one.values, seed), sketch(other.values, seed + 1)
         moments = moments or JointMoments(x.shape[1], y.shape[1])
         moments.update(x, y)
     if moments is None:
         raise InputError("no prompts: there is nothing to compare layers on")
     return cka_matrix(moments, widths)
-
-
-def chunks(contexts: Iterable[Context]) -> Iterator[list[Context]]:
-    """Contexts a chunk at a time."""
-    rest = iter(contexts)
-    while some := list(islice(rest, CHUNK)):
-        yield some
 
 
 def fold_of(question: str, folds: int, seed: int) -> int:
