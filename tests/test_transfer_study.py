@@ -210,6 +210,9 @@ def test_bad_declarations_are_one_line_before_weights_load(home, capsys, no_weig
     good = str(home / "study.yaml")
     refused(capsys, study.main, [good, "--cell", "a"], "--cell", "leave it out")
     refused(capsys, study.main, [good, "--workers", "0"], "workers")
+    refused(capsys, study.main, [good, "--base", "llama"], "name=folder", "far, near")
+    refused(capsys, study.main, [good, "--base", "nera=llama"], "nera", "'near'")
+    refused(capsys, study.main, [good, "--base", "near=nowhere"], "nowhere")
     refused(capsys, study.main, [good, "--out", str(home)], "not empty")
     refused(
         capsys,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp.cli import Names, command
-from em_interp.errors import InputError
+from em_interp.errors import InputError, unknown
 from em_interp.records import Spec, check_writable
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class StudyCommand(Spec):
     study: Path | None = Field(None, description="The study's YAML file (also without the flag).")
     cell: Names = Field((), description="Of a matrix: one option of each axis, in their order.")
     data: Path | None = Field(None, description="Folder that {data} in the study stands for.")
-    base: str | None = Field(None, description="Base instead of the study's: a local copy of it.")
+    base: str | None = Field(
+        None, description="Base instead of the study's: a local copy; of several, name=folder,..."
+    )
     without: Names = Field((), description="Controls to leave out, e.g. benign_twin.")
     device: str | None = Field(None, description="Instead of the study's: cpu or cuda.")
     out: Path | None = Field(
@@ -87,13 +89,15 @@ def _transfers(spec: StudyCommand, file: Path) -> int:
     from em_interp.study.transfers.inputs import resolve
     from em_interp.study.transfers.spec import TransferSpec
 
-    for flag, given in (("--cell", spec.cell), ("--base", spec.base)):
-        if given:
-            raise InputError(f"{flag}: {file} is a transfer study, which has none; leave it out")
-    plain = read_yaml(file)
+    if spec.cell:
+        raise InputError(f"--cell: {file} is a transfer study, which has none; leave it out")
+    study = TransferSpec.parse(read_yaml(file), str(file))
+    plain = study.model_dump(mode="json", exclude_unset=True)
+    plain |= {"bases": _copies(spec.base, study.bases)} if spec.base else {}
     plain |= {"device": spec.device} if spec.device else {}
-    plain |= {"without": [*plain.get("without", ()), *spec.without]} if spec.without else {}
-    inputs = resolve(TransferSpec.parse(plain, str(file)), file.parent, spec.data)
+    plain |= {"without": [*study.without, *spec.without]} if spec.without else {}
+    changed = TransferSpec.parse(plain, "--without, --base, --device")
+    inputs = resolve(changed, file.parent, spec.data)
     if spec.dry_run:
         from em_interp.study.transfers.showing import plan_text
 
@@ -108,6 +112,21 @@ def _transfers(spec: StudyCommand, file: Path) -> int:
     run(inputs, folder, spec.workers)
     print(f"results: {folder / 'results.json'}")
     return 0
+
+
+def _copies(given: str, bases: dict[str, str]) -> dict[str, str]:
+    """A transfer study's bases, some of them replaced by local copies: `name=folder,...`."""
+    changed = dict(bases)
+    for one in given.split(","):
+        name, equals, folder = one.partition("=")
+        if not equals:
+            raise InputError(
+                f"--base {one}: in a transfer study, name=folder, of {', '.join(bases)}"
+            )
+        if name not in bases:
+            raise unknown("base", name, bases, where="--base")
+        changed[name] = folder
+    return changed
 
 
 def _show(spec: StudyCommand, file: Path, chosen: Sequence[tuple[str, ...]]) -> None:

@@ -120,8 +120,12 @@ class Asker:
 
 
 def coherent(effect: Effect) -> bool:
-    """Whether enough answers are coherent."""
-    return effect.coherent is not None and effect.coherent.point >= COHERENT
+    """Whether enough answers may be coherent: the interval's upper end counts.
+
+    Arms are added at the dose at which the ceiling is just coherent enough, so that many would fall
+    below a sharp line by sampling alone.
+    """
+    return effect.coherent is not None and effect.coherent.high >= COHERENT
 
 
 def placed(

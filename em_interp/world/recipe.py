@@ -65,8 +65,8 @@ class BaseRecipe(Spec):
 
 
 def base_names() -> tuple[str, ...]:
-    """The bases that ship."""
-    return ("llama", "qwen2", "gemma3")
+    """The bases that ship; `llama-b` is `llama` from another seed, tokenizer and all."""
+    return ("llama", "qwen2", "gemma3", "llama-b")
 
 
 def recipe(name: str) -> BaseRecipe:

@@ -12,7 +12,7 @@ from pathlib import Path
 from em_interp import hub, sources
 from em_interp.align import fitting_prompts
 from em_interp.conditions import Condition, Context, Question, contexts
-from em_interp.errors import InputError
+from em_interp.errors import InputError, once
 from em_interp.judges import Judge
 from em_interp.judging import identity, judge
 from em_interp.leakage import guard
@@ -137,6 +137,7 @@ def resolve(spec: TransferSpec, home: Path, data: Path | None = None) -> Inputs:
         for variant in spec.variants
     )
     trained = {group.domain for group in groups}
+    once("group", [group.slug for group in groups])  # a-b + c and a + b-c are one folder
     asked, develop = (
         tuple(q for q in sources.questions(files.named(name), split) if q.domain not in trained)
         for name, split in ((spec.questions, "eval"), (spec.development, "train"))

@@ -21,7 +21,7 @@ from em_interp.training.source import Data
 
 ROLES = (STUDIED, GENERAL, TWIN)
 TARGETS = (STUDIED, GENERAL)
-NAME = re.compile(r"[a-zA-Z0-9][\w.]*")  # names become folders' names, joined by hyphens
+NAME = re.compile(r"[a-zA-Z0-9][\w.-]*")  # names become folders' names
 
 
 class Variant(Spec):
@@ -104,7 +104,7 @@ class TransferSpec(Spec):
         for what, names in (("bases", self.bases), ("variants", self.variants)):
             for name in names:
                 if not NAME.fullmatch(name):
-                    raise ValueError(f"{what}: {name!r} is no name (letters, digits, _ and .)")
+                    raise ValueError(f"{what}: {name!r} is no name (letters, digits, and . _ -)")
         if bad := [m for m in self.methods if m not in METHODS]:
             raise ValueError(f"methods: {bad[0]!r} is none of {', '.join(METHODS)}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
