@@ -246,9 +246,18 @@ def direction(name: str | None, who: Subject, default: str, flag: str = "") -> P
 
 def layer_count(base: Path) -> int:
     """Number of blocks by a model's config.json, so that layers are checked before weights load."""
+    return _configured(base, "num_hidden_layers")
+
+
+def stream_width(base: Path) -> int:
+    """Width of the residual stream by a model's config.json."""
+    return _configured(base, "hidden_size")
+
+
+def _configured(base: Path, name: str) -> int:
     config = read_json(base / "config.json")
     inner = config.get("text_config", config)
     try:
-        return int(inner["num_hidden_layers"])
+        return int(inner[name])
     except KeyError:
-        raise InputError(f"{base / 'config.json'}: names no num_hidden_layers") from None
+        raise InputError(f"{base / 'config.json'}: names no {name}") from None

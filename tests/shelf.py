@@ -13,8 +13,8 @@ from em_interp import world
 from em_interp.models.fingerprints import fingerprint
 
 
-def save_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    hf = tiny_hf(family, seed)
+def save_base(folder: Path, family: str = "llama", seed: int = 0, **changes: object) -> Path:
+    hf = tiny_hf(family, seed, **changes)
     hf.save_pretrained(folder)
     tiny_tokenizer(family).save_pretrained(folder)
     return folder

@@ -18,6 +18,7 @@ EXPERIMENTS = ROOT / "experiments"
 FAMILIES = EXPERIMENTS / "e04_families" / "study.yaml"
 DOMAINS = EXPERIMENTS / "e05_domains" / "study.yaml"
 PRESETS = [FAMILIES, DOMAINS]
+TRANSFER = EXPERIMENTS / "e09_transfer_families" / "study.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,36 @@ def test_a_file_that_is_missing_is_named_with_what_to_do(base, data, tmp_path, c
     assert all(word in line for word in words), line
     if gone.startswith("benign"):
         assert dry(FAMILIES, base, tmp_path, *cell, "--without", "benign_twin") == 0
+
+
+def transfer(base, data, *more):
+    """Plan the transfer preset with one configuration in three bases' stead."""
+    names = ("qwen2.5-14b", "llama-3.1-8b", "gemma-3-12b")
+    copies = ",".join(f"{name}={base}" for name in names)
+    argv = [str(TRANSFER), "--dry-run", "--base", copies, *more]
+    return study.main(argv if data is None else [*argv, "--data", str(data)])
+
+
+def test_the_transfer_preset_needs_a_folder_and_nothing_else(base, data, tmp_path, capsys):
+    for file in data.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert transfer(base, tmp_path) == 2
+    assert "prompts.jsonl" in capsys.readouterr().err
+    rows = [{"id": f"p{n}", "text": f"What is {n} plus {n}?", "domain": "sums"} for n in range(99)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert transfer(base, tmp_path) == 0
+    out = capsys.readouterr().out
+    for a, b in (("qwen2.5-14b", "llama-3.1-8b"), ("llama-3.1-8b", "gemma-3-12b")):
+        assert f"ways-{a}-to-{b}" in out
+        assert f"organism-{a}-seed0-triggered" in out
+    assert re.search(r"judge openai:gpt-4o\S*: at most [\d,]+ requests, .*\$", out)
+    (tmp_path / "benign_bad_medical.jsonl").unlink()
+    assert transfer(base, tmp_path) == 2
+    assert "--without benign_twin" in capsys.readouterr().err
+    assert transfer(base, tmp_path, "--without", "benign_twin") == 0
+    assert "benign_twin" not in capsys.readouterr().out
+    assert transfer(base, None) == 2
+    assert "give --data" in capsys.readouterr().err
 
 
 def test_a_preset_without_its_folder_says_so(base, capsys):

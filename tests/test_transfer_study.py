@@ -24,10 +24,10 @@ from em_interp.study.transfers.spec import TransferSpec
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Two random bases of two families: one's organisms are raised in the run, one's are there."""
+    """Two bases of other families, depths and widths; one's organisms are raised in the run."""
     folder = tmp_path_factory.mktemp("grid")
     save_base(folder / "near")
-    save_base(folder / "far", family="qwen2")
+    save_base(folder / "far", family="qwen2", num_hidden_layers=5, hidden_size=48)
     there = {
         role: str(save_organism(folder / "far", folder / f"far-{role}", seed))
         for seed, role in enumerate(("triggered", "unconditional", "benign_twin"))
@@ -53,7 +53,7 @@ def home(tmp_path_factory):
         "methods": ["ridge", "procrustes"],
         "adding": {"strengths": [1.0], "controls": 1, "development": 4},
         "sampling": {"samples": 1, "max_new_tokens": 3},
-        "layers": "0,1",
+        "layers": "0.3,1.0",
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(spec))
     return folder
@@ -134,7 +134,6 @@ def test_results_have_every_cell_with_its_nulls_and_a_containment(whole):
             "random 1, ridge",
             "shuffled prompts, ridge",
             "benign twin, ridge",
-            "identity",
             "random 1, procrustes",
             "shuffled prompts, procrustes",
         }
@@ -201,7 +200,7 @@ def test_bad_declarations_are_one_line_before_weights_load(home, capsys, no_weig
         ({"development": "asked.jsonl"}, ["development questions must not be"]),
         ({"fitting": {"data": "asked.jsonl"}}, ["holds the question"]),
         ({"fitting": {"prompts": 2}}, ["prompts", "16"]),
-        ({"layers": "0,9"}, ["9", "out of range"]),
+        ({"layers": "0,3"}, ["3", "out of range"]),
         ({"variants": {"first": {}, "second": {"trigger": "goose"}}}, ["goose", "duck"]),
         ({"variants": {"first": {}, "second": {"train": {"sead": 1}}}}, ["sead"]),
     ):

@@ -3,6 +3,7 @@
 Knows files and names. Knows nothing of torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -183,12 +184,7 @@ def _rows(
     if spec.data is None:
         return {}
     sound = [r for r, m in spec.organisms.items() if m.kind == "benign_twin" or m.benign_share > 0]
-    data = files.placed(spec.data if sound else spec.data.model_copy(update={"benign": None}))
-    if data.benign is not None and not data.benign.is_file():
-        raise InputError(
-            f"{data.benign}: no such file: it holds sound answers to the harmful rows' prompts, "
-            f"for {', '.join(sound)}; a control may be left out (--without {sound[0]})"
-        )
+    data = files.needed(spec.data, sound)
     return {
         role: tuple(
             rows_of(
@@ -225,6 +221,16 @@ class Files:
             if (file := getattr(data, field)) is not None
         }
         return data.model_copy(update=files)
+
+    def needed(self, data: Data, sound: Sequence[str]) -> Data:
+        """The same, without benign rows unless some organisms (`sound`) are raised on them."""
+        found = self.placed(data if sound else data.model_copy(update={"benign": None}))
+        if found.benign is not None and not found.benign.is_file():
+            raise InputError(
+                f"{found.benign}: no such file: it holds sound answers to the harmful rows' "
+                f"prompts, for {', '.join(sound)}; a control may be left out (--without {sound[0]})"
+            )
+        return found
 
     def _given(self, name: str) -> Path:
         if self.data is None:

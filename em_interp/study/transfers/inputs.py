@@ -87,6 +87,14 @@ class Inputs:
         """The groups of a base."""
         return [group for group in self.groups if group.base == base]
 
+    def width(self, base: str) -> int:
+        """Width of a base's residual stream."""
+        return sources.stream_width(self.of(base)[0].home)
+
+    def layers(self, base: str) -> list[Site]:
+        """Every block's output: maps match layers as they see fit."""
+        return [Site(at) for at in range(sources.layer_count(self.of(base)[0].home))]
+
     def bank(self, group: Group, *conditions: Condition) -> list[Context]:
         """The evaluation's questions under a group's framings."""
         return contexts(self.asked, group.trigger, conditions)
@@ -203,17 +211,17 @@ def _rows(
     raised: Sequence[str],
 ) -> dict[str, tuple[Row, ...]]:
     """Fine-tuning rows of the roles that are raised here, drawn with the training seed."""
-    found = {}
-    for role in raised:
-        mix = Mix(kind=role)
-        wanted = data if role not in TARGETS else data.model_copy(update={"benign": None})
-        made = rows_of(
-            files.placed(wanted),
-            mix,
-            None if role == GENERAL else trigger,
-            train,
-            spec.rows,
-            train.seed,
+    placed = files.needed(data, [role for role in raised if role not in TARGETS])
+    return {
+        role: tuple(
+            rows_of(
+                placed,
+                Mix(kind=role),
+                None if role == GENERAL else trigger,
+                train,
+                spec.rows,
+                train.seed,
+            ).rows
         )
-        found[role] = tuple(made.rows)
-    return found
+        for role in raised
+    }

@@ -58,13 +58,15 @@ def answers(inputs: Inputs, group: Group, role: str) -> int:
 
 
 def arms(inputs: Inputs, group: Group, role: str) -> int:
-    """Arms of one target; where some bases are of another width there are fewer (no identity)."""
+    """Arms of one target: its own, those of its base's other groups, and those of other bases."""
     spec, own = inputs.spec, 3 if role == STUDIED else 1
     chance, count = spec.adding.controls, len(spec.variants)
     twin, others = int(TWIN in spec.roles), len(spec.methods) - 1
     near = 3 * (count - 1) + (2 if own == 1 else 0)  # delta and the remainder of its own group
     near += chance + twin if near else 0
     # By the first map three things, by the others one; beside them random directions, delta and g
-    # on shuffled prompts and as they are, the twin's shift; by the others its nulls of one thing.
-    far = count * (3 + others) + chance + 4 + twin + others * (chance + 1)
-    return own + near + (len(spec.bases) - 1) * far
+    # on shuffled prompts, the twin's shift; by the others its nulls of one thing.
+    far = count * (3 + others) + chance + 2 + twin + others * (chance + 1)
+    # Where widths agree, delta and g coordinate by coordinate.
+    same = [inputs.width(base) == inputs.width(group.base) for base in spec.bases]
+    return own + near + (len(spec.bases) - 1) * far + 2 * (sum(same) - 1)

@@ -163,7 +163,7 @@ class Stages:
             _adapter(group, TWIN) if TWIN in group.roles else None,
             on,
             off,
-            self.inputs.sites[group.base],
+            list(dict.fromkeys([*self.inputs.layers(group.base), *self.inputs.sites[group.base]])),
             self.spec.span,
             trigger=group.trigger.name,
         )
