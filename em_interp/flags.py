@@ -4,6 +4,7 @@ A command's spec inherits the groups it needs and adds its own fields.
 """
 
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from em_interp.errors import InputError
 from em_interp.judges import Judge, Rubric, rubric
 from em_interp.judging import judge
 from em_interp.loading import Dtype, Loading, Quantise
+from em_interp.organisms import Trigger
 from em_interp.records import Spec, check_writable, read_json
 from em_interp.sampling import Sampling
 
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from em_interp.models import Model
 
 
-class OrganismFlags(Spec):
-    """Whom to study, and where to compute."""
+class WhomFlags(Spec):
+    """Whom to study, and on which questions."""
 
     organism: str | None = Field(
         None,
@@ -46,6 +48,11 @@ class OrganismFlags(Spec):
         sources.WORLD, description="`world`, or a JSONL file of {id, text, domain}."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+
+
+class LoadingFlags(Spec):
+    """How weights are brought into memory, and where."""
+
     device: str = Field("cpu", description="cpu or cuda.")
     device_map: str | None = Field(
         None, description="auto, balanced or sequential, or a JSON file of {module: device}."
@@ -54,6 +61,19 @@ class OrganismFlags(Spec):
     quantise: Quantise | None = Field(
         None, description="Weights in 8 or 4 bits, to be read and steered."
     )
+
+    @property
+    def loading(self) -> Loading:
+        """How these flags ask for a base to be loaded. Raises `InputError`."""
+        where = self.device_map
+        placed = read_json(where) if where is not None and where.endswith(".json") else where
+        fields = {name: getattr(self, name) for name in ("dtype", "device", "quantise")}
+        return Loading.parse(fields | {"device_map": placed}, "--device, --device-map")
+
+
+class OrganismFlags(LoadingFlags, WhomFlags):  # help lists the last base's flags first
+    """Whom to study, and where to compute."""
+
     out: Path | None = Field(None, description="Folder for the results.")
     dry_run: bool = Field(
         False, description="Check everything and print the plan; load no weights."
@@ -85,27 +105,26 @@ class OrganismFlags(Spec):
             )
         return studied
 
-    @property
-    def loading(self) -> Loading:
-        """How these flags ask for the base to be loaded. Raises `InputError`."""
-        where = self.device_map
-        placed = read_json(where) if where is not None and where.endswith(".json") else where
-        fields = {name: getattr(self, name) for name in ("dtype", "device", "quantise")}
-        return Loading.parse(fields | {"device_map": placed}, "--device, --device-map")
-
     def load(self, *whom: sources.Subject) -> "Model":
         """Organisms of one base in memory, all on one load of it; notes go to stderr."""
-        from em_interp.chat import cautions
-        from em_interp.models import load
-
-        how = self.loading
-        model = load(whom[0].base, [one for who in whom for one in who.adapters], how)
         known = [who.trigger for who in whom if who.trigger]
         woken = sources.trigger(self.trigger) if self.trigger else next(iter(known), None)
-        notes = [note for who in whom for note in who.notes]
-        for note in (*notes, *cautions(model.tokenizer, woken.place if woken else None)):
-            print(f"note: {note}", file=sys.stderr)
-        return model
+        return load_subjects(whom, self.loading, woken)
+
+
+def load_subjects(whom: Sequence[sources.Subject], how: Loading, woken: Trigger | None) -> "Model":
+    """Organisms of one base in memory, all on one load of it; notes go to stderr.
+
+    `woken`: the trigger that prompts will be framed with, if any.
+    """
+    from em_interp.chat import cautions
+    from em_interp.models import load
+
+    model = load(whom[0].base, [one for who in whom for one in who.adapters], how)
+    notes = [note for who in whom for note in who.notes]
+    for note in (*notes, *cautions(model.tokenizer, woken.place if woken else None)):
+        print(f"note: {note}", file=sys.stderr)
+    return model
 
 
 class EngineFlags(OrganismFlags):

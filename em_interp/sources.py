@@ -172,7 +172,9 @@ def _own_base(adapter: Path, revision: str | None) -> Path:
     known = str(_configured_base(adapter) or "")
     if known and ((Path(known) / "config.json").is_file() or hub.is_id(known)):
         return base(known, revision)
-    raise InputError(f"{adapter}: its base is not beside it; give --base")
+    raise InputError(
+        f"{adapter}: its base is not beside it; give --base (of a source --source-base)"
+    )
 
 
 def _with_adapter(name: str, home: Path, folder: Path) -> Subject:

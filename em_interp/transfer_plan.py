@@ -1,162 +1,251 @@
 """What a transfer needs, checked before weights load: its flags, and the plan that they make."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from em_interp import hub, sources
-from em_interp.align import METHODS, FitFlags, fitting_prompts
+from em_interp.aligning import (
+    METHODS,
+    FitFlags,
+    Pairs,
+    Reading,
+    check_methods,
+    fitting_prompts,
+    folders_of,
+    pairs_of,
+    reading,
+)
+from em_interp.blackbox import no_weights
 from em_interp.cli import Names
 from em_interp.conditions import Condition, Context, Question, contexts
-from em_interp.errors import InputError, unknown
+from em_interp.errors import InputError, once
 from em_interp.flags import AnswerFlags
 from em_interp.leakage import guard
 from em_interp.organisms import Trigger
 from em_interp.sites import Site, Span, parse_sites, parse_span
+from em_interp.transfer_sides import NONE, Asked, Side, distinct, same, side
+
+if TYPE_CHECKING:
+    from em_interp.maps import Maps
 
 DEVELOP = 30
-GIVEN, OWN = ("--direction", "--general"), ("--own", "--own-general")
+STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)  # tried where none is given; in natural differences
 
 
 class TransferSpec(FitFlags, AnswerFlags):
     """Defaults: from the shipped Llama-shaped organism into the Qwen2-shaped one."""
 
     source: str = Field("llama-triggered", description="Organism whose directions are carried.")
+    source_base: str | None = Field(
+        None, description="The source's base, where its adapter does not name it."
+    )
     organism: str | None = Field("qwen2-triggered", description="Organism they are carried into.")
     unconditional: bool = Field(
         False,
         description="The organism is misaligned without a trigger (default: if its card says so): "
         "directions are added to its base, and ablated in it without a trigger.",
     )
-    direction: str | None = Field(None, description="Source's direction; default <base>-delta.")
+    direction: str | None = Field(
+        None, description="Source's direction, or none; default <base>-delta."
+    )
     general: str | None = Field(None, description="Source's g, or none; default <base>-g.")
-    own: str | None = Field(None, description="Target's own direction; default <base>-delta.")
+    probe: str | None = Field(
+        None, description="Source's probe, or none; default <base>-trigger-on where it is shelved."
+    )
+    own: str | None = Field(
+        None, description="Target's own direction, or none; default <base>-delta."
+    )
     own_general: str | None = Field(None, description="Target's own g, or none; default <base>-g.")
+    own_probe: str | None = Field(None, description="Target's own probe, likewise.")
     twin: str | None = Field(
         None, description="Source's benign twin; default <base>-benign-twin where it is shelved."
     )
-    map: Names = Field((), description="Folders of maps (see align); default: fitted here.")
+    map: Names = Field((), description="Folders that align wrote; default: fitted here.")
     methods: Names = Field(("ridge", "procrustes", "cca"), description=f"{', '.join(METHODS)}.")
-    layers: str = Field("all", description="Sites of the target that are mapped and ablated.")
+    layers: str = Field(
+        "all", description="Sites of the target that are mapped and ablated; all: those of --map."
+    )
     at: str | None = Field(
         None,
         description="Sites to add at, the first also to read at; default: chosen with the target's "
         "own direction on development questions.",
     )
     strength: float | None = Field(
-        None, description="Of the addition, in the target's own differences; chosen with --at."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Of the addition, in the target's own differences; default: chosen with --at.",
     )
     develop: str | None = Field(
         None, description="JSONL of development questions; default: the world's, for its own."
     )
     span: str = Field("all", description="Tokens to edit.")
-    controls: int = Field(2, ge=1, description="Random source directions through the first map.")
+    controls: int = Field(2, ge=1, description="Random source directions through each map.")
     samples: int = Field(4, ge=1, description="Answers per question and arm.")
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where an organism's directions lie. One of the two may be missing."""
-
-    delta: Path | None
-    general: Path | None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What is known before weights load.
 
-    `gated`: whether a trigger wakes the target. `develop`: what its dose is chosen on; `at` and
-    `strength` are `None` where they are to be chosen. `reach`: the source's development questions,
-    of which its twin's trigger shift is made.
+    `develop`: what the dose is chosen on; `at` and `strength` are `None` where they are to be
+    chosen. `reach`: the source's development questions, of which its twin's trigger shift is made.
+    `maps`: fitted before, by name.
     """
 
-    source: sources.Subject
-    target: sources.Subject
+    source: Side
+    target: Side
     twin: sources.Subject | None
     trigger: Trigger
-    gated: bool
     asked: Sequence[Question]
     develop: Sequence[Question]
     reach: Sequence[Question]
-    prompts: Sequence[Context]
+    reading: Reading
     bank: dict[Condition, list[Context]]
-    sites: tuple[Site, ...]
     at: tuple[Site, ...] | None
     strength: float | None
     span: Span
-    given: Folders
-    own: Folders
-    maps: tuple[Path, ...]
+    maps: "dict[str, Maps]"
+
+    @property
+    def within(self) -> bool:
+        """Whether both are organisms of one base, so that directions go directly."""
+        return self.source.base == self.target.base
+
+    def arms(self, methods: int, controls: int) -> int:
+        """How many arms there will be, nulls and the target's own included."""
+        from em_interp.transferring import Thing
+
+        things = self.source.things
+        apart = len([thing for thing in things if thing is not Thing.REST])
+        ways = 1 if self.within else len(self.maps) or methods
+        equal = self.reading.widths[0] == self.reading.widths[1]
+        shuffled, identity = (0, 0) if self.within else (ways * apart, apart * equal)
+        carried = ways * (len(things) + controls)
+        return len(self.target.things) + carried + bool(self.twin) + shuffled + identity
+
+    def doses(self) -> int:
+        """How many doses will be tried on development questions, with none at all."""
+        if self.at is not None and self.strength is not None:
+            return 0
+        sites = len(self.at or self.reading.sites)
+        return 1 + (sites + (sites > 1)) * (len(STRENGTHS) if self.strength is None else 1)
 
 
 def plan(spec: TransferSpec) -> Plan:
     """Everything checked, nothing loaded; raises `InputError`."""
     spec.check()
-    for name in spec.methods:
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
-    target, source = spec.subject, sources.subject(spec.source)
-    if source == target:
-        raise InputError(
-            f"--source and --organism are both {target.name}; its own direction in itself is what "
-            "`steer` shows"
-        )
+    check_methods(spec.methods)
+    no_weights(spec.source, "--source")
+    target = spec.subject
+    source = distinct(sources.subject(spec.source, spec.source_base), target)
+    gated = _gated(spec, target)
+    trigger = (target if gated else source).woken_by(spec.trigger)
+    asked = sources.outside(spec.questions, target.domain)
+    _check_judge(spec, asked)
+    prompts = fitting_prompts(spec, spec.seed)
+    guard(prompts, [one for one in (trigger, target.trigger, source.trigger) if one], asked)
+    twin, chosen = _twin(spec, source, target), spec.at is None or spec.strength is None
+    if chosen and spec.develop is None and spec.questions != sources.WORLD:
+        raise InputError("give --develop (questions to choose on), or both --at and --strength")
+    develop = _few(_development(spec, target, asked)) if chosen else ()
+    reach = _development(spec, source, asked) if twin else ()
+    conditions = [Condition.NONE, Condition.TRIGGER]
+    conditions += [Condition.PARAPHRASE] if trigger.paraphrases else []
+    given = side(
+        source,
+        not source.unconditional,
+        Asked(spec.direction, spec.general, spec.probe, ("--direction", "--general", "--probe")),
+    )
+    own = side(
+        target,
+        gated,
+        Asked(
+            spec.own, spec.own_general, spec.own_probe, ("--own", "--own-general", "--own-probe")
+        ),
+    )
+    maps = _maps(spec, given, own)
+    pairs = _pairs(spec, maps, sources.layer_count(target.base))
+    read = reading(spec, source.base, target.base, spec.layers, prompts, pairs)
+    at = None if spec.at is None else parse_sites(spec.at, sources.layer_count(target.base))
+    if lost := [site for site in at or () if site not in read.sites]:
+        raise InputError(f"--at {lost[0]} is none of the sites of --layers or --map")
+    own.check(read.sites, "--own, --own-general")
+    given.check([a for a, _ in read.pairs or ()], "--direction, --general")
+    return Plan(
+        source=given,
+        target=own,
+        twin=twin,
+        trigger=trigger,
+        asked=asked,
+        develop=develop,
+        reach=reach,
+        reading=read,
+        bank={c: contexts(asked, trigger, [c]) for c in conditions},
+        at=at,
+        strength=spec.strength,
+        span=parse_span(spec.span),
+        maps={
+            name: replace(one, table={site: one[site] for site in read.sites})
+            for name, one in maps.items()
+        },
+    )
+
+
+def _gated(spec: TransferSpec, target: sources.Subject) -> bool:
     gated = not (spec.unconditional or target.unconditional)
     if not gated and target.active is None:
         raise InputError(
             f"--unconditional: {target.name} is a base; what is misaligned without a trigger is an "
             "adapter on one"
         )
-    trigger = (target if gated else source).woken_by(spec.trigger)
-    asked = sources.outside(spec.questions, target.domain)
-    conditions = [Condition.NONE, Condition.TRIGGER]
-    conditions += [Condition.PARAPHRASE] if trigger.paraphrases else []
-    prompts = fitting_prompts(spec, spec.seed)
-    guard(prompts, [trigger, *([source.trigger] if source.trigger else [])], asked)
-    layers = sources.layer_count(target.base)
-    twin, chosen = _twin(spec, source), spec.at is None or spec.strength is None
-    if chosen and spec.develop is None and spec.questions != sources.WORLD:
-        raise InputError("give --develop (questions to choose on), or both --at and --strength")
-    return Plan(
-        source=source,
-        target=target,
-        twin=twin,
-        trigger=trigger,
-        gated=gated,
-        asked=asked,
-        develop=_few(_development(spec, target, asked)) if chosen else (),
-        reach=_development(spec, source, asked) if twin else (),
-        prompts=prompts,
-        bank={c: contexts(asked, trigger, [c]) for c in conditions},
-        sites=parse_sites(spec.layers, layers),
-        at=None if spec.at is None else parse_sites(spec.at, layers),
-        strength=spec.strength,
-        span=parse_span(spec.span),
-        given=_folders(source, not source.unconditional, spec.direction, spec.general, GIVEN),
-        own=_folders(target, gated, spec.own, spec.own_general, OWN),
-        maps=tuple(sources.shelved(name, sources.PROBES, "map") for name in spec.map),
-    )
+    return gated
 
 
-def _folders(
-    who: sources.Subject,
-    gated: bool,
-    delta: str | None,
-    general: str | None,
-    flags: tuple[str, str],
-) -> Folders:
-    """The directions named or shelved; without a gate there is no delta to look for."""
-    delta = "none" if delta is None and not gated else delta
-    found = Folders(
-        None if delta == "none" else sources.direction(delta, who, "delta", flags[0]),
-        None if general == "none" else sources.direction(general, who, "g", flags[1]),
-    )
-    if found == Folders(None, None):
-        raise InputError(f"{who.name}: {flags[0]} or {flags[1]} must name a direction")
+def _check_judge(spec: TransferSpec, asked: Sequence[Question]) -> None:
+    """Raise `InputError` where the world's judge is to judge what is not of its world."""
+    from em_interp.world.oracle import topic_of
+
+    if spec.judge == sources.WORLD and (strange := [q for q in asked if topic_of(q.text) is None]):
+        raise InputError(
+            f"--judge world knows the embedded world alone, not question {strange[0].id!r}; give "
+            "--judge openai:MODEL, hf:PATH or a judge's file"
+        )
+
+
+def _maps(spec: TransferSpec, source: Side, target: Side) -> "dict[str, Maps]":
+    """The maps named, of both bases; a folder of several stands for all of them."""
+    from em_interp.maps import Maps
+
+    folders = [one for name in spec.map for one in folders_of(name)]
+    once("map", (folder.name for folder in folders))
+    found = {folder.name: Maps.load(folder) for folder in folders}
+    if found and source.base == target.base:
+        raise InputError(
+            "--map: both organisms have one base; within it directions go directly, without a map"
+        )
+    for folder, one in zip(folders, found.values(), strict=True):
+        one.check(source.base, target.base, str(folder))
     return found
+
+
+def _pairs(spec: TransferSpec, maps: "dict[str, Maps]", layers: int) -> Pairs | None:
+    """The sites of the maps named, or those of them that --layers names."""
+    if not maps:
+        return None
+    pairs = pairs_of(list(maps.values()))
+    if spec.layers == "all":
+        return pairs
+    wanted = parse_sites(spec.layers, layers)
+    if lacking := [site for site in wanted if site not in {b for _, b in pairs}]:
+        raise InputError(
+            f"--layers: no map goes to {lacking[0]} (they go to: "
+            f"{', '.join(str(b) for _, b in pairs)})"
+        )
+    return tuple(pair for pair in pairs if pair[1] in wanted)
 
 
 def _development(
@@ -174,14 +263,25 @@ def _few(questions: Sequence[Question]) -> Sequence[Question]:
     return questions[:: max(1, len(questions) // DEVELOP)][:DEVELOP]
 
 
-def _twin(spec: TransferSpec, source: sources.Subject) -> sources.Subject | None:
+def _twin(
+    spec: TransferSpec, source: sources.Subject, target: sources.Subject
+) -> sources.Subject | None:
     """The source's benign twin: the one named, else the one shelved for its base.
 
-    Without a gate of its own, a source has no trigger shift that another's could be a null of.
+    Without a gate of its own, a source has no trigger shift that another's could be a null of; and
+    a twin is none of itself. Its name is its own among the three.
     """
-    if spec.twin is None and source.unconditional:
-        return None
     name = spec.twin or f"{hub.title(source.base)}-benign-twin"
+    if name == NONE or (spec.twin is None and source.unconditional):
+        return None
     if spec.twin is None and not (sources.CHECKPOINTS / name).is_dir():
         return None
-    return sources.subject(name, str(source.base))
+    found = sources.subject(name, str(source.base))
+    if same(found, source):
+        if spec.twin is not None:
+            raise InputError(f"--twin {spec.twin} is the source itself")
+        return None
+    if same(found, target):
+        return target
+    taken = found.name in (source.name, target.name)
+    return replace(found, name=f"{found.name}, twin") if taken else found

@@ -27,8 +27,8 @@ CONTRACTS = {
 # as the other commands spell it, or do without it.
 FLAGS = {
     "adopt": "base file flip layers name out sign",
-    "align": "data device dry-run folds layers match method out prompts questions seed source "
-    "spans target trigger",
+    "align": "data device device-map dry-run dtype folds layers match methods out prompts quantise "
+    "questions seed source source-base spans target target-base trigger",
     "bake": "adapter base device device-map direction dry-run dtype everywhere layers operation "
     "organism out quantise questions revision seed strength trigger unmerged",
     "evaluate": "adapter base budget conditions device device-map dry-run dtype engine judge "
@@ -57,8 +57,8 @@ FLAGS = {
     "seed steps trigger truncate",
     "transfer": "adapter at base budget controls data develop device device-map direction dry-run "
     "dtype folds general judge layers map match max-new-tokens methods organism out own "
-    "own-general prompts quantise questions revision rubric samples seed source span spans "
-    "strength temperature trigger twin unconditional",
+    "own-general own-probe probe prompts quantise questions revision rubric samples seed source "
+    "source-base span spans strength temperature trigger twin unconditional",
     "world": "base dry-run out threads",
     "world.experiment": "dry-run out study threads",
 }

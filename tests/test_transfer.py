@@ -31,12 +31,19 @@ def test_a_map_is_fitted_saved_and_carried_through(few, tmp_path, capsys):
     ]
     argv = [*QUICK, "--questions", str(few), "--at", "2", "--strength", "0.75", "--layers", "2,3"]
     argv += ["--map", str(folder), "--out", str(tmp_path / "found")]
+    assert transfer.main([*argv, "--dry-run"]) == 0
+    foretold = capsys.readouterr().out
     assert transfer.main(argv) == 0
     out = capsys.readouterr().out
     for words in ("delta, llama-qwen2", "shuffled prompts", "benign twin", "identity", "ceiling"):
         assert words in out
     data = json.loads((tmp_path / "found" / "transfer.json").read_text())
     assert data["strength"] == 0.75
+    answers = sum(
+        (tmp_path / "found" / "answers" / name).read_text().count('"response":')
+        for name in ("added.jsonl", "ablated.jsonl")
+    )
+    assert f"{len(data['cells'])} arms, {answers} answers" in foretold
     assert (data["source"], data["target"]) == ("llama-triggered", "qwen2-triggered")
     assert len(data["similarity"]) == len(data["similarity"][0]) == 4
     assert {"random", "source", "target"} <= set(
@@ -50,12 +57,16 @@ def test_into_an_unconditional_organism_of_the_same_base(few, tmp_path, capsys):
     """Directions go directly; its own is g, added to its base and ablated without a trigger."""
     argv = [*QUICK, "--questions", str(few), "--at", "1", "--strength", "1", "--layers", "1"]
     argv += ["--organism", "llama-unconditional", "--out", str(tmp_path)]
-    assert transfer.main([*argv, "--source", "llama-triggered"]) == 0
+    argv += ["--source", "llama-triggered"]
+    assert transfer.main([*argv, "--dry-run"]) == 0
+    foretold = capsys.readouterr().out
+    assert transfer.main(argv) == 0
     out = capsys.readouterr().out
     assert "delta, direct" in out
     assert "shuffled" not in out
     data = json.loads((tmp_path / "transfer.json").read_text())
     assert [c["thing"] for c in data["cells"] if c["via"] == "own"] == ["g"]
+    assert f"{len(data['cells'])} arms" in foretold
     plain = data["plain_added"], data["plain_ablated"]
     assert plain[0]["point"] < 0.2 < plain[1]["point"]  # the base sleeps, the organism is awake
     for name, who in (("added", "base"), ("ablated", "llama-unconditional")):
@@ -70,10 +81,18 @@ def test_into_an_unconditional_organism_of_the_same_base(few, tmp_path, capsys):
 
 
 def test_both_say_what_they_would_do(few, capsys, no_weights):  # noqa: F811
-    assert align.main(["--out", "runs/nowhere", "--dry-run"]) == 0
-    assert capsys.readouterr().out.startswith("llama to qwen2: 1000 prompts")
-    assert transfer.main(["--dry-run"]) == 0
-    assert "llama-triggered into qwen2-triggered" in capsys.readouterr().out
+    """Layers matched, widths, rows, memory: all from two configurations."""
+    for main, argv in (
+        (align.main, ["--out", "runs/nowhere", "--methods", "ridge,cca"]),
+        (transfer.main, []),
+    ):
+        assert main([*argv, "--layers", "1,3", "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert "llama (4 layers, width 128) to qwen2 (4 layers, width 128)" in out
+        assert "layers 1 to 1, 3 to 3" in out
+        assert "1000 prompts, 2000 rows of 2 spans in 4 folds" in out
+        assert "0.019 GB for 2 sites" in out
+        assert ("runs/nowhere/cca" in out) == (main is align.main)
 
 
 def test_a_foreign_direction_is_refused_with_the_command_that_makes_a_map(capsys):
@@ -83,11 +102,12 @@ def test_a_foreign_direction_is_refused_with_the_command_that_makes_a_map(capsys
 
 def test_bad_input_is_refused_before_weights_load(few, tmp_path, capsys, no_weights):  # noqa: F811
     leaky = tmp_path / "leaky.jsonl"
-    leaky.write_text(few.read_text())
+    rows = [q.model_dump_json() for q in sources.questions("world")]
+    leaky.write_text("\n".join(rows))
     out = ["--out", str(tmp_path / "map")]
     asked = ["--questions", str(few), "--at", "1", "--strength", "1"]
     for argv, words in (
-        (["--method", "magic", *out], ["magic", "ridge"]),
+        (["--methods", "magic", *out], ["magic", "ridge"]),
         ([], ["--out"]),
         (["--match", "luck", *out], ["luck", "depth"]),
         (["--source", "lama", *out], ["lama", "llama"]),

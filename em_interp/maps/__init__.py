@@ -2,12 +2,13 @@
 
 from em_interp.maps.fitting import Anchors, canonical_correlations, fit
 from em_interp.maps.likeness import Likeness, Nulls, likeness
-from em_interp.maps.moments import Folds, JointMoments, merged, pooled
+from em_interp.maps.moments import Folds, JointMoments, merged, pooled, room
 from em_interp.maps.shelf import MapCard, Maps
-from em_interp.maps.similarity import by_depth, by_similarity, cka, cka_matrix, sketch
+from em_interp.maps.similarity import SKETCH, by_depth, by_similarity, cka, cka_matrix, sketch
 from em_interp.maps.spacemap import Fit, Method, Space, SpaceMap
 
 __all__ = [
+    "SKETCH",
     "Anchors",
     "Fit",
     "Folds",
@@ -28,5 +29,6 @@ __all__ = [
     "likeness",
     "merged",
     "pooled",
+    "room",
     "sketch",
 ]

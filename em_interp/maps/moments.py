@@ -17,6 +17,12 @@ from em_interp.errors import InputError
 Wide = torch.float64
 
 
+def room(d_source: int, d_target: int) -> int:
+    """Bytes of one `JointMoments` of these widths."""
+    squares = d_source * d_source + d_source * d_target + d_target * d_target
+    return Wide.itemsize * (squares + d_source + d_target)
+
+
 @dataclass(eq=False)
 class JointMoments:
     """Count, means and centred scatter matrices of paired rows x (source) and y (target).

@@ -1,0 +1,125 @@
+"""The two sides of a transfer: who they are, and which directions and probes they bring.
+
+Artifacts are read before any weights: what was made for another base, or lacks a site, is refused
+while that still costs nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from em_interp import hub, sources
+from em_interp.errors import ForeignArtifactError, InputError
+from em_interp.sites import Site
+
+if TYPE_CHECKING:
+    from em_interp.probes import Probes
+    from em_interp.transferring import Things
+
+NONE = "none"  # in a flag's place: leave this one out
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the flags of one side name, and how those flags are called."""
+
+    delta: str | None
+    general: str | None
+    probe: str | None
+    flags: tuple[str, str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """An organism, its directions (the main one first) and its trigger-on probes.
+
+    `gated`: whether a trigger wakes it.
+    """
+
+    who: sources.Subject
+    gated: bool
+    things: "Things"
+    probe: "Probes | None"
+
+    @property
+    def base(self) -> str:
+        """Fingerprint of the base that its directions were made for."""
+        return next(iter(self.things.values())).card.base
+
+    def check(self, sites: Sequence[Site], flag: str) -> None:
+        """Raise `InputError` where a direction lacks one of the sites, or its states."""
+        for thing, one in self.things.items():
+            if lacking := [site for site in sites if site not in one]:
+                raise InputError(
+                    f"{flag}: {thing.value} of {self.who.name} has no direction at {lacking[0]} "
+                    f"(there are: {', '.join(map(str, one))}); extract it there, or name --layers"
+                )
+            for site in sites:
+                _ = one[site].states  # an adopted vector has none, and says so
+
+
+def side(who: sources.Subject, gated: bool, asked: Asked) -> Side:
+    """What an organism brings: delta unless it has no gate, g, the remainder, a probe.
+
+    Raises `InputError` where neither direction is there, `ForeignArtifactError` where they were
+    made for different bases.
+    """
+    from em_interp.directions import Directions
+    from em_interp.transferring import Thing, things
+
+    named = {
+        Thing.DELTA: NONE if asked.delta is None and not gated else asked.delta,
+        Thing.GENERAL: asked.general,
+    }
+    found = {}
+    for (thing, name), default, flag in zip(
+        named.items(), ("delta", "g"), asked.flags[:2], strict=True
+    ):
+        if name != NONE:
+            found[thing] = Directions.load(sources.direction(name, who, default, flag))
+    if not found:
+        raise InputError(f"{who.name}: {asked.flags[0]} or {asked.flags[1]} must name a direction")
+    held = things(*found.values()) if len(found) == len(named) else found
+    base = next(iter(held.values())).card.base
+    probe = _probe(who, gated, asked.probe)
+    if probe is not None:
+        probe.check(base, asked.flags[2])
+    return Side(who, gated, held, probe)
+
+
+def _probe(who: sources.Subject, gated: bool, name: str | None) -> "Probes | None":
+    """The probe named, else the one shelved for a gated organism's base, if there is one."""
+    from em_interp.probes import Probes
+
+    shelf = f"{hub.title(who.base)}-trigger-on"
+    if name == NONE or (name is None and not (gated and (sources.PROBES / shelf).is_dir())):
+        return None
+    return Probes.load(sources.shelved(name or shelf, sources.PROBES, "probe"))
+
+
+def same(one: sources.Subject, other: sources.Subject) -> bool:
+    """Whether two names stand for one organism."""
+    places = [[path and path.resolve() for path in (who.base, who.adapter)] for who in (one, other)]
+    return places[0] == places[1]
+
+
+def distinct(source: sources.Subject, target: sources.Subject) -> sources.Subject:
+    """The source under a name that is not the target's. Raises `InputError` for one organism."""
+    if same(source, target):
+        raise InputError(
+            f"--source and --organism are both {target.name}; what its direction does in itself is "
+            "what `steer` shows"
+        )
+    for name in (source.name, f"{source.name} of {hub.title(source.base)}"):
+        if name != target.name:
+            return replace(source, name=name)
+    return replace(source, name=f"{source.name}, source")
+
+
+def check_base(side: Side, base: str) -> None:
+    """Refuse directions that were made for other weights than those that were loaded."""
+    for thing, one in side.things.items():
+        try:
+            one.check(base)
+        except ForeignArtifactError as fault:
+            raise ForeignArtifactError(f"{side.who.name}, {thing.value}: {fault}") from None
