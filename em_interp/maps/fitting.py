@@ -116,29 +116,27 @@ Proposals = Callable[[JointMoments, Sequence[int], Sequence[float] | None], Iter
 
 
 def _choose(without: Callable[[int], Proposals], folds: Folds) -> tuple[int, float, float]:
-    """(rank, penalty, score): what explains most of the folds left out, and its share of home.
+    """(rank, penalty, score) of the highest share explained of the folds left out.
 
-    Chosen on rows of all kinds; the score is the share explained of the last kind's alone, which
-    means the same whatever other rows took part. Equal shares go to the higher rank, then to the
-    lower penalty: the map that forgets less. `without` proposes maps that have not seen a fold.
+    The share is of the last kind's rows alone: it means the same whatever other rows took part.
+    Equal shares go to the higher rank, then to the lower penalty: the map that forgets less.
+    `without` proposes maps that have not seen a fold.
     """
     missed: dict[tuple[int, float], float] = {}
-    home: dict[tuple[int, float], float] = {}
-    total, total_home = 0.0, 0.0
+    total = 0.0
     for split in folds.splits():
         # What the target's frame leaves out is missed by every candidate alike.
-        total += float(split.test.syy.trace()) + split.test.outside
-        total_home += float(split.home.syy.trace()) + split.home.outside
+        total += float(split.home.syy.trace()) + split.home.outside
         ranks = _ladder(min(split.train.d_source, split.train.d_target))
         for one in without(split.out)(split.train, ranks, None):
             key = one.asked, one.penalty
-            for errors, rows in ((missed, split.test), (home, split.home)):
-                errors[key] = errors.get(key, 0.0) + rows.outside + _missed(one.block, rows)
-    if not total or not total_home:
+            error = split.home.outside + _missed(one.block, split.home)
+            missed[key] = missed.get(key, 0.0) + error
+    if not total:
         raise InputError("the target's activations do not vary: there is nothing to map to")
     scores = {key: 1 - miss / total for key, miss in missed.items()}
     rank, penalty = max(scores, key=lambda key: (round(scores[key], 9), key[0], -key[1]))
-    return rank, penalty, 1 - home[rank, penalty] / total_home
+    return rank, penalty, scores[rank, penalty]
 
 
 def _missed(block: Block, test: JointMoments) -> float:

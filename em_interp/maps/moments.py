@@ -142,14 +142,13 @@ def pooled(parts: Sequence[JointMoments], weights: Sequence[float] | None = None
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One fold left out: its number, all other rows, its own rows, its rows of the last kind.
+    """One fold left out: its number, all other rows, and its own rows of the last kind (`home`).
 
-    What is scored on lies about the means of what is fitted on, kind by kind.
+    What is scored on lies about the means of what is fitted on.
     """
 
     out: int
     train: JointMoments
-    test: JointMoments
     home: JointMoments
 
 
@@ -159,8 +158,9 @@ class Folds:
     A fold is a group of prompts: rows of one prompt must carry one fold, or a prompt would judge
     the map that it fitted. A kind of row (a text span) is centred by itself: that the end of a
     prompt differs from its middle is so in every model, and would make all maps look alike. The
-    last kind's means are those that a map's points are about. Every kind weighs as much as the
-    last: twenty words a prompt would else drown its end, which directions are carried at.
+    last kind's means are those that a map's points are about, and maps are scored on its rows. No
+    kind weighs more than it, measured by the target's variance: twenty words a prompt would else
+    drown its end, which directions are carried at.
     """
 
     def __init__(self, d_source: int, d_target: int, folds: int = 4, kinds: int = 1) -> None:
@@ -204,9 +204,10 @@ class Folds:
 
     @property
     def _weights(self) -> list[float]:
-        """What a row of each kind counts, so that all kinds weigh the same."""
-        rows = [sum(part.count for part in kind) for kind in zip(*self.parts, strict=True)]
-        return [rows[-1] / count if count else 0.0 for count in rows]
+        """What a row of each kind counts: 1, or less where the kind varies more than the last."""
+        kinds = [merged(kind) for kind in zip(*self.parts, strict=True)]
+        spread = [float(kind.syy.trace()) + kind.outside for kind in kinds]
+        return [min(1.0, spread[-1] / one) if one else 0.0 for one in spread]
 
     def splits(self) -> Iterator[Split]:
         """Every fold that can be left out, against the others.
@@ -227,5 +228,4 @@ class Folds:
             train = [
                 merged(kind) for kind in zip(*(p for p in filled if p is not out), strict=True)
             ]
-            test = [one.about(other) for one, other in zip(out, train, strict=True)]
-            yield Split(number, pooled(train, weights), pooled(test, weights), test[-1])
+            yield Split(number, pooled(train, weights), out[-1].about(train[-1]))

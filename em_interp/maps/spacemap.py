@@ -53,7 +53,7 @@ class Method(StrEnum):
 
 
 class Fit(Record):
-    """How a map was fitted. `rank` and `penalty` explain most of the folds left out.
+    """How a map was fitted. `rank` and `penalty` were chosen by `held_in`.
 
     `rows` of activations; `penalty` as a share of the source's mean variance a dimension;
     `held_in` is the cross-validated share of the target's variance that is explained, over rows of
