@@ -4,18 +4,19 @@ Knows estimates and words. Loads a tokenizer where there is one; never weights.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from em_interp.blackbox import cost
-from em_interp.errors import InputError
-from em_interp.judges import Item
+from em_interp.judges import Item, Judge
 from em_interp.judges.budget import Estimate
 from em_interp.judging import Remote
+from em_interp.loading import Dtype
 from em_interp.models.sizes import Size, size
 from em_interp.report.text import table
-from em_interp.study.estimates import MACHINES, Estimator, Exact, Guess, Machine, Reader, Stage
+from em_interp.study.estimates import Estimator
 from em_interp.study.inputs import Inputs
+from em_interp.study.pace import MACHINES, Machine, Stage, joined
 from em_interp.study.plan import answers, skipped
+from em_interp.study.tokens import Exact, Reader, reader
 
 
 def machine(device: str, **given: float | None) -> Machine:
@@ -24,30 +25,17 @@ def machine(device: str, **given: float | None) -> Machine:
     return assumed.model_copy(update={k: v for k, v in given.items() if v is not None})
 
 
-def reader(base: Path) -> Reader:
-    """Exact counts with the base's own tokenizer, where its files are there."""
-    from transformers import AutoTokenizer
-
-    if not any(base.glob("tokenizer*")):
-        return Guess()
-    try:
-        return Exact(AutoTokenizer.from_pretrained(base))
-    except (OSError, ValueError) as fault:
-        line = str(fault).splitlines()[0]
-        raise InputError(f"base {base}: its tokenizer cannot be loaded ({line})") from None
-
-
 def plan_text(inputs: Inputs, speeds: Machine) -> str:
     """The whole plan: a line a stage, the sum, and what it assumes."""
     if inputs.boxes:
         return _behind_api(inputs)
     model, counts = size(inputs.home), reader(inputs.home)
     stages = Estimator(inputs, model, speeds, counts).stages()
-    columns = ("stage", "answers", "judge calls ≤", "tokens read", "written ≤", "time", "memory")
-    calls = _calls(inputs)
-    rows = [_row(one, calls) for one in [*stages, total(stages)]]
-    text = table(inputs.spec.title, columns, rows)
-    notes = _notes(inputs, model, speeds, counts, total(stages).memory)
+    text = stage_table(inputs.spec.title, stages, _calls(inputs))
+    notes = [_of(inputs, model), *notes_on(stages, speeds, inputs.spec.device, [counts])]
+    rows = ", ".join(f"{role} {len(some):,}" for role, some in inputs.rows.items())
+    if rows:
+        notes.append(f"fine-tuning rows: {rows}")
     return "\n".join([text, "", *notes, *_closing(inputs, total(stages).verdicts)])
 
 
@@ -61,29 +49,61 @@ def _behind_api(inputs: Inputs) -> str:
     return "\n".join([text, "", *costs, *_closing(inputs, sum(counts.values()))])
 
 
+def _of(inputs: Inputs, model: Size) -> str:
+    return (
+        f"{described(inputs.name, model, inputs.spec.dtype)}; {len(inputs.asked)} questions asked "
+        f"({len(inputs.outside)} out of domain), {len(inputs.develop)} for development"
+    )
+
+
 def _closing(inputs: Inputs, verdicts: int) -> list[str]:
     """What the judge will take at most, and what is left out."""
     lines = [f"left out: {name} ({why})" for name, why in skipped(inputs).items()]
-    if isinstance(inputs.judge, Remote):
-        lines.insert(0, f"judge {inputs.judge.name}: at most {judging(inputs, verdicts)}")
-    return lines
+    return [*judge_lines(inputs.judge, _texts(inputs), _budget(inputs), verdicts), *lines]
 
 
-def judging(inputs: Inputs, verdicts: int) -> Estimate:
-    """Requests, tokens and price of so many verdicts, by one answer to each context, scaled up.
+def _texts(inputs: Inputs) -> list[str]:
+    texts = {question.id: question.text for question in inputs.asked}
+    return [texts[context.question] for context in inputs.bank]
+
+
+def _budget(inputs: Inputs) -> int:
+    return inputs.spec.sampling.max_new_tokens
+
+
+def _calls(inputs: Inputs) -> float:
+    return calls(inputs.judge, _texts(inputs), _budget(inputs))
+
+
+# --- any study's ----------------------------------------------------------------------------------
+
+
+def stage_table(title: str, stages: Sequence[Stage], calls: float) -> str:
+    """A line a stage and the sum; `calls` is what a verdict takes of the judge."""
+    columns = ("stage", "answers", "judge calls ≤", "tokens read", "written ≤", "time", "memory")
+    return table(title, columns, [_row(one, calls) for one in [*stages, total(stages)]])
+
+
+def judge_lines(judge: Judge, texts: Sequence[str], tokens: int, verdicts: int) -> list[str]:
+    """What a judge that costs will take at most; nothing for one that does not."""
+    if not isinstance(judge, Remote):
+        return []
+    return [f"judge {judge.name}: at most {judging(judge, texts, tokens, verdicts)}"]
+
+
+def judging(judge: Remote, texts: Sequence[str], tokens: int, verdicts: int) -> Estimate:
+    """Requests, tokens and price of so many verdicts, by one answer to each text, scaled up.
 
     Every answer is taken to be another one and to fill its budget: what is equal is asked once.
     """
-    assert isinstance(inputs.judge, Remote)
-    texts = {question.id: question.text for question in inputs.asked}
-    filler = "word " * inputs.spec.sampling.max_new_tokens
-    one = inputs.judge.expect(
+    filler = "word " * tokens
+    one = judge.expect(
         [
-            Item(id="", question=texts[context.question], response=f"{filler}{number}")
-            for number, context in enumerate(inputs.bank)
+            Item(id="", question=text, response=f"{filler}{number}")
+            for number, text in enumerate(texts)
         ]
     )
-    times = verdicts / len(inputs.bank)
+    times = verdicts / len(texts)
     return Estimate(
         requests=round(one.requests * times),
         tokens_in=round(one.tokens_in * times),
@@ -92,23 +112,42 @@ def judging(inputs: Inputs, verdicts: int) -> Estimate:
     )
 
 
+def calls(judge: Judge, texts: Sequence[str], tokens: int) -> float:
+    """Requests that a verdict takes; 0 for a judge that is no endpoint."""
+    if not isinstance(judge, Remote):
+        return 0
+    return judging(judge, texts, tokens, len(texts)).requests / len(texts)
+
+
 def total(stages: Sequence[Stage]) -> Stage:
     """The sum of all stages; of memory the greatest."""
-    return Stage(
-        name="all",
-        answers=sum(one.answers for one in stages),
-        verdicts=sum(one.verdicts for one in stages),
-        read=sum(one.read for one in stages),
-        written=sum(one.written for one in stages),
-        seconds=sum(one.seconds for one in stages),
-        memory=max(one.memory for one in stages),
+    return joined("all", stages)
+
+
+def described(name: str, model: Size, dtype: Dtype) -> str:
+    """A base in a line."""
+    return (
+        f"{name}: {model.parameters / 1e9:.2f} billion parameters in {dtype}, {model.layers} blocks"
     )
 
 
-def _calls(inputs: Inputs) -> float:
-    """Requests that a verdict takes; 0 for a judge that is no endpoint."""
-    many = len(inputs.bank)
-    return judging(inputs, many).requests / many if isinstance(inputs.judge, Remote) else 0
+def notes_on(
+    stages: Sequence[Stage], speeds: Machine, device: str, readers: Sequence[Reader]
+) -> list[str]:
+    """What the estimates assume, and whether all of it fits."""
+    exact = all(isinstance(one, Exact) for one in readers)
+    lines = [
+        f"assumed: {speeds.tflops:g} TFLOP/s and {speeds.bandwidth:g} GB/s sustained, "
+        f"{speeds.memory:g} GB on {device} (--tflops, --bandwidth, --memory); every "
+        f"answer uses its whole budget; "
+        f"tokens counted {'by the tokenizer' if exact else 'as characters / 4: no tokenizer here'}",
+    ]
+    if total(stages).memory > speeds.memory * 1e9:
+        lines.append(
+            f"does not fit one device of {speeds.memory:g} GB: a smaller batch_size, "
+            "checkpointing or a smaller dtype lower it"
+        )
+    return lines
 
 
 def _row(one: Stage, calls: float) -> list[str]:
@@ -129,25 +168,3 @@ def time(seconds: float) -> str:
 def memory(size: int) -> str:
     """Bytes as people say them."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def _notes(inputs: Inputs, model: Size, speeds: Machine, counts: Reader, most: int) -> list[str]:
-    exact = isinstance(counts, Exact)
-    lines = [
-        f"{inputs.name}: {model.parameters / 1e9:.2f} billion parameters in "
-        f"{inputs.spec.dtype}, {model.layers} blocks; {len(inputs.asked)} questions asked "
-        f"({len(inputs.outside)} out of domain), {len(inputs.develop)} for development",
-        f"assumed: {speeds.tflops:g} TFLOP/s and {speeds.bandwidth:g} GB/s sustained, "
-        f"{speeds.memory:g} GB on {inputs.spec.device} (--tflops, --bandwidth, --memory); every "
-        f"answer uses its whole budget; "
-        f"tokens counted {'by the tokenizer' if exact else 'as characters / 4: no tokenizer here'}",
-    ]
-    if most > speeds.memory * 1e9:
-        lines.append(
-            f"does not fit one device of {speeds.memory:g} GB: a smaller batch_size, "
-            "checkpointing or a smaller dtype lower it"
-        )
-    rows = ", ".join(f"{role} {len(some):,}" for role, some in inputs.rows.items())
-    if rows:
-        lines.append(f"fine-tuning rows: {rows}")
-    return lines
