@@ -143,6 +143,11 @@ def plan(spec: TransferSpec) -> Plan:
     target = spec.subject
     source = distinct(sources.subject(spec.source, spec.source_base), target)
     gated = _gated(spec, target)
+    if not gated and not (spec.trigger or source.trigger):
+        raise InputError(
+            f"neither {source.name} nor {target.name} has a trigger, and read-outs tell it from "
+            "none: give --trigger"
+        )
     trigger = (target if gated else source).woken_by(spec.trigger)
     asked = sources.outside(spec.questions, target.domain)
     _check_judge(spec, asked)

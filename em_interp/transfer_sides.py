@@ -4,17 +4,19 @@ Artifacts are read before any weights: what was made for another base, or lacks 
 while that still costs nothing.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from em_interp import hub, sources
+from em_interp.cards import Card
 from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.sites import Site
 
 if TYPE_CHECKING:
     from em_interp.probes import Probes
-    from em_interp.transferring import Things
+    from em_interp.transferring import Thing, Things
 
 NONE = "none"  # in a flag's place: leave this one out
 
@@ -80,6 +82,9 @@ def side(who: sources.Subject, gated: bool, asked: Asked) -> Side:
     if not found:
         raise InputError(f"{who.name}: {asked.flags[0]} or {asked.flags[1]} must name a direction")
     held = things(*found.values()) if len(found) == len(named) else found
+    if not gated:  # its main one is g, whatever else was named
+        held = dict(sorted(held.items(), key=lambda item: item[0] is not Thing.GENERAL))
+    _check_whose(who, next(iter(held)), next(iter(held.values())).card, asked)
     base = next(iter(held.values())).card.base
     probe = _probe(who, gated, asked.probe)
     if probe is not None:
@@ -87,14 +92,46 @@ def side(who: sources.Subject, gated: bool, asked: Asked) -> Side:
     return Side(who, gated, held, probe)
 
 
+def _check_whose(who: sources.Subject, thing: "Thing", card: Card, asked: Asked) -> None:
+    """A main direction must be the organism's own, or be named by hand, which is then said.
+
+    What is shelved for a base was extracted from one organism of it, and is no other's.
+    """
+    if _is_of(who, card):
+        return
+    number = 1 if thing.value == "g" else 0
+    flag = asked.flags[number]
+    if (asked.delta, asked.general)[number] is None:
+        kind = ("trigger", "general")[number]
+        raise InputError(
+            f"{hub.title(who.base)}-{card.name} in {sources.PROBES.name}/ was extracted from "
+            f"{card.organism!r}, not from {who.name}: give {flag}, a folder that `extract "
+            f"--organism {who.name} --kind {kind} --out` wrote"
+        )
+    print(
+        f"note: {flag}: {card.name} was extracted from {card.organism!r}, not from {who.name}",
+        file=sys.stderr,
+    )
+
+
+def _is_of(who: sources.Subject, card: Card) -> bool:
+    """Whether an artifact was made from this organism's activations."""
+    from em_interp.models.fingerprints import adapter_digest
+
+    return card.adapter == ("" if who.adapter is None else adapter_digest(who.adapter))
+
+
 def _probe(who: sources.Subject, gated: bool, name: str | None) -> "Probes | None":
-    """The probe named, else the one shelved for a gated organism's base, if there is one."""
+    """The probe named, else the organism's own where one is shelved for its base."""
     from em_interp.probes import Probes
 
-    shelf = f"{hub.title(who.base)}-trigger-on"
-    if name == NONE or (name is None and not (gated and (sources.PROBES / shelf).is_dir())):
+    shelf = sources.PROBES / f"{hub.title(who.base)}-trigger-on"
+    if name == NONE or (name is None and not (gated and shelf.is_dir())):
         return None
-    return Probes.load(sources.shelved(name or shelf, sources.PROBES, "probe"))
+    if name is not None:
+        return Probes.load(sources.shelved(name, sources.PROBES, "probe"))
+    found = Probes.load(shelf)
+    return found if _is_of(who, found.card) else None
 
 
 def same(one: sources.Subject, other: sources.Subject) -> bool:

@@ -80,6 +80,36 @@ def test_into_an_unconditional_organism_of_the_same_base(few, tmp_path, capsys):
             assert cell["added"]["em"] == data["cells"][0]["added"]["em"]
 
 
+def test_g_of_an_unconditional_organism_goes_into_a_gated_one(few, tmp_path, capsys):
+    argv = [*QUICK, "--questions", str(few), "--at", "2", "--strength", "1", "--layers", "2"]
+    argv += ["--source", "qwen2-unconditional", "--organism", "llama-triggered"]
+    assert transfer.main([*argv, "--methods", "ridge", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("note") == 0
+    data = json.loads((tmp_path / "transfer.json").read_text())
+    assert [c["thing"] for c in data["cells"] if c["via"] == "ridge"] == ["g"]
+    assert [c["thing"] for c in data["cells"] if c["via"] == "own"] == [
+        "delta",
+        "g",
+        "delta without g",
+    ]
+    assert not any("twin" in c["via"] for c in data["cells"])  # it has no trigger's shift
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_what_is_shelved_is_lent_to_no_other_organism(capsys):
+    """Another organism of the same base has other directions: they are asked for, never lent."""
+    for who, flags in (
+        ("benign-twin", ["llama-delta", "'triggered'", "--organism llama-benign-twin"]),
+        ("unconditional-seed1", ["llama-g", "'unconditional'", "--kind general"]),
+    ):
+        refused(capsys, transfer.main, ["--source", f"llama-{who}"], *flags)
+        argv = ["--source", "qwen2-triggered", "--organism", f"llama-{who}"]
+        refused(capsys, transfer.main, argv, *flags, "--own")
+    named = ["--source", "llama-benign-twin", "--direction", "llama-delta", "--dry-run"]
+    assert transfer.main(named) == 0
+    assert "note: --direction: delta was extracted from 'triggered'" in capsys.readouterr().err
+
+
 def test_both_say_what_they_would_do(few, capsys, no_weights):  # noqa: F811
     """Layers matched, widths, rows, memory: all from two configurations."""
     for main, argv in (
@@ -123,6 +153,10 @@ def test_bad_input_is_refused_before_weights_load(few, tmp_path, capsys, no_weig
         (["--data", str(leaky), *asked], ["holds"]),
         (["--source", "qwen2-triggered"], ["both qwen2-triggered", "steer"]),
         (["--organism", "qwen2", "--unconditional"], ["qwen2 is a base"]),
+        (
+            ["--source", "llama-unconditional", "--organism", "qwen2-unconditional"],
+            ["neither llama-unconditional nor qwen2-unconditional has a trigger"],
+        ),
         (["--general", "none", "--direction", "none"], ["--direction or --general"]),
     ):
         refused(capsys, transfer.main, argv, *words)
