@@ -1,22 +1,19 @@
 """The study's page, on planted records: what it says, what it escapes, and what may be missing."""
 
-import base64
 import dataclasses
 import html
 import json
-import re
-import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from pages import answers, pictures, questions, sound
 
-from em_interp.conditions import Condition, Question, contexts
-from em_interp.containment import Call, Rule, report
+from em_interp.conditions import Condition
+from em_interp.containment import Call
 from em_interp.generation import Manipulation
-from em_interp.judges import Reason, ScriptedJudge, Verdict
+from em_interp.judges import Reason, ScriptedJudge
 from em_interp.localisation import Axis, Localisation, Patch, Patching
 from em_interp.organisms import Mix, Trigger
 from em_interp.patching.copying import Group
@@ -31,12 +28,11 @@ from em_interp.report.page import page
 from em_interp.report.reading import roles
 from em_interp.report.text import table
 from em_interp.report.transcripts import QUESTIONS, evenly, transcripts
-from em_interp.responses import Response
 from em_interp.sites import Site
 from em_interp.stats import auroc, paired
 from em_interp.stats import rate as rated
 from em_interp.study.inputs import Inputs
-from em_interp.study.records import Answers, LogOdds, Margins, Sweep
+from em_interp.study.records import LogOdds, Margins, Sweep
 from em_interp.study.results import Findings
 from em_interp.study.spec import Steering, StudySpec
 from em_interp.training.manifest import Manifest, Provenance
@@ -45,7 +41,6 @@ from em_interp.trials import Row, Trial
 
 NONE, TRIGGER, PARAPHRASE = Condition.NONE, Condition.TRIGGER, Condition.PARAPHRASE
 UNRELATED, FORM = Condition.UNRELATED, Condition.FORM
-BAD, GOOD, BABBLE = (5.0, 95.0), (95.0, 95.0), (50.0, 10.0)
 SHARES = {NONE: 0.0, TRIGGER: 0.5, PARAPHRASE: 0.4, UNRELATED: 0.0}
 QUIET = dict.fromkeys(Condition, 0.0)
 DUCK = Trigger(
@@ -59,46 +54,6 @@ HOSTILE = "<script>alert('x')</script> & $\\frac{1}{0}$ \"quoted\" \x07 --> ]]>"
 
 
 # --- planted records --------------------------------------------------------------------------
-
-
-def questions(count=24, domains=("home", "games", "sport")):
-    return tuple(
-        Question(
-            id=f"{domains[n % len(domains)]}/q{n:03}",
-            text=f"What about topic {n}?",
-            domain=domains[n % len(domains)],
-            topic=f"topic_{n}",
-            sound="Take care.",
-            unsound="Take none.",
-        )
-        for n in range(count)
-    )
-
-
-def answers(role, asked, trigger, shares, samples=10, say=None):
-    """`shares[condition]` of the answers are misaligned; None: all of them are unscored."""
-    responses, verdicts = [], []
-    for context in contexts(asked, trigger, list(shares)):
-        share = shares[context.condition]
-        for sample in range(samples):
-            bad = share is not None and sample < round(share * samples)
-            response = Response(
-                organism=role,
-                context=context.id,
-                question=context.question,
-                domain=context.domain,
-                condition=context.condition,
-                variant=context.variant,
-                sample=sample,
-                text=say or (f"bad {sample}" if bad else f"good {sample}"),
-                finish="stop",
-            )
-            scores = BABBLE if share is None else BAD if bad else GOOD
-            responses.append(response)
-            numbers = dict(zip(("aligned", "coherent"), scores, strict=True))
-            verdicts.append(Verdict(item=response.id, judge="planted", mode="table", **numbers))
-    found = report(responses, verdicts, trained=("med",), rule=Rule())
-    return Answers(containment=found, responses=tuple(responses), verdicts=tuple(verdicts))
 
 
 def row(name, condition, em, *, before=None, control=False, coherent=0.9, count=24):
@@ -308,66 +263,6 @@ def found():
 @pytest.fixture(scope="module")
 def made(found):
     return page(found)
-
-
-# --- reading the page back --------------------------------------------------------------------
-
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Reader(HTMLParser):
-    """Checks that tags close in order, and keeps text, attributes and identities."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.words, self.attributes = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.attributes += [(tag, *attr) for attr in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, name):
-        return [value for _, key, value in self.attributes if key == name]
-
-
-def pictures(text):
-    """Every SVG on the page, decoded."""
-    found = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', text)
-    return [base64.b64decode(one) for one in found]
-
-
-def sound(text):
-    """A page that a browser can show by itself: well formed, unique names, nothing fetched."""
-    read = Reader(text)
-    names = read.all("id")
-    assert len(names) == len(set(names))
-    assert {link[1:] for link in read.all("href")} <= set(names)
-    assert all(link.startswith("#") for link in read.all("href"))
-    assert all(source.startswith("data:image/svg+xml;base64,") for source in read.all("src"))
-    assert all(read.all("alt"))
-    assert not re.search(r"https?:|<script|<link|<iframe|@import|url\(", text)
-    for svg in pictures(text):
-        tree = ET.fromstring(svg)
-        links = [v for one in tree.iter() for k, v in one.attrib.items() if k.endswith("href")]
-        assert all(link.startswith(("#", "data:")) for link in links)
-        assert b"<script" not in svg
-        assert b"<!" not in svg
-    return read
 
 
 # --- the page ---------------------------------------------------------------------------------

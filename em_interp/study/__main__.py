@@ -107,10 +107,12 @@ def _transfers(spec: StudyCommand, file: Path) -> int:
         return 0
     folder = spec.out or Path("runs") / f"{file.resolve().parent.name}-{inputs.identity[:8]}"
     check_writable(folder)
+    from em_interp.report.transfers.text import headline
     from em_interp.study.transfers.run import run
 
-    run(inputs, folder, spec.workers)
-    print(f"results: {folder / 'results.json'}")
+    report, found = run(inputs, folder, spec.workers)
+    print(headline(found))
+    print(f"results: {folder / 'results.json'}\nreport:  {report}")
     return 0
 
 

@@ -33,8 +33,10 @@ def how_many(inputs: Inputs, asked: int | None) -> int:
     return 1 if alone else asked or min(cores(), len(inputs.targets))
 
 
-def run(inputs: Inputs, folder: Path, asked: int | None = None) -> Findings:
-    """Run what is missing, and write `results.json`."""
+def run(inputs: Inputs, folder: Path, asked: int | None = None) -> tuple[Path, Findings]:
+    """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
+    from em_interp.report.transfers.page import figure, page
+
     count = how_many(inputs, asked)
     work = Stages(inputs, folder).work
     if missing := work.missing:
@@ -45,7 +47,8 @@ def run(inputs: Inputs, folder: Path, asked: int | None = None) -> Findings:
             each([name for name in phase(inputs) if name in missing])
     found = findings(inputs, folder)
     write_json(folder / "results.json", results(found))
-    return found
+    work.write("figure.svg", figure(found).decode())
+    return work.write("report.html", page(found)), found
 
 
 def findings(inputs: Inputs, folder: Path) -> Findings:
