@@ -15,7 +15,8 @@ from em_interp.cli import command
 from em_interp.conditions import Condition, contexts
 from em_interp.judging import ready
 from em_interp.sites import Site, Span
-from em_interp.transfer_plan import STRENGTHS, Plan, TransferSpec, plan
+from em_interp.transfer_flags import TransferSpec
+from em_interp.transfer_plan import STRENGTHS, Plan, plan
 from em_interp.transfer_sides import check_base
 
 if TYPE_CHECKING:

@@ -1,15 +1,11 @@
-"""What a transfer needs, checked before weights load: its flags, and the plan that they make."""
+"""What a transfer needs, checked before weights load."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from em_interp import hub, sources
 from em_interp.aligning import (
-    METHODS,
-    FitFlags,
     Pairs,
     Reading,
     check_methods,
@@ -19,13 +15,12 @@ from em_interp.aligning import (
     reading,
 )
 from em_interp.blackbox import no_weights
-from em_interp.cli import Names
 from em_interp.conditions import Condition, Context, Question, contexts
 from em_interp.errors import InputError, once
-from em_interp.flags import AnswerFlags
 from em_interp.leakage import guard
 from em_interp.organisms import Trigger
 from em_interp.sites import Site, Span, parse_sites, parse_span
+from em_interp.transfer_flags import TransferSpec
 from em_interp.transfer_sides import NONE, Asked, Side, distinct, same, side
 
 if TYPE_CHECKING:
@@ -33,58 +28,6 @@ if TYPE_CHECKING:
 
 DEVELOP = 30
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0)  # tried where none is given; in natural differences
-
-
-class TransferSpec(FitFlags, AnswerFlags):
-    """Defaults: from the shipped Llama-shaped organism into the Qwen2-shaped one."""
-
-    source: str = Field("llama-triggered", description="Organism whose directions are carried.")
-    source_base: str | None = Field(
-        None, description="The source's base, where its adapter does not name it."
-    )
-    organism: str | None = Field("qwen2-triggered", description="Organism they are carried into.")
-    unconditional: bool = Field(
-        False,
-        description="The organism is misaligned without a trigger (default: if its card says so): "
-        "directions are added to its base, and ablated in it without a trigger.",
-    )
-    direction: str | None = Field(
-        None, description="Source's direction, or none; default <base>-delta."
-    )
-    general: str | None = Field(None, description="Source's g, or none; default <base>-g.")
-    probe: str | None = Field(
-        None, description="Source's probe, or none; default <base>-trigger-on where it is shelved."
-    )
-    own: str | None = Field(
-        None, description="Target's own direction, or none; default <base>-delta."
-    )
-    own_general: str | None = Field(None, description="Target's own g, or none; default <base>-g.")
-    own_probe: str | None = Field(None, description="Target's own probe, likewise.")
-    twin: str | None = Field(
-        None, description="Source's benign twin; default <base>-benign-twin where it is shelved."
-    )
-    map: Names = Field((), description="Folders that align wrote; default: fitted here.")
-    methods: Names = Field(("ridge", "procrustes", "cca"), description=f"{', '.join(METHODS)}.")
-    layers: str = Field(
-        "all", description="Sites of the target that are mapped and ablated; all: those of --map."
-    )
-    at: str | None = Field(
-        None,
-        description="Sites to add at, the first also to read at; default: chosen with the target's "
-        "own direction on development questions.",
-    )
-    strength: float | None = Field(
-        None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Of the addition, in the target's own differences; default: chosen with --at.",
-    )
-    develop: str | None = Field(
-        None, description="JSONL of development questions; default: the world's, for its own."
-    )
-    span: str = Field("all", description="Tokens to edit.")
-    controls: int = Field(2, ge=1, description="Random source directions through each map.")
-    samples: int = Field(4, ge=1, description="Answers per question and arm.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,6 +154,22 @@ def test_maps_fitted_apart_carry_what_their_organisms_have(home, tmp_path, capsy
         assert 0 < cell.added.em.questions <= 4
 
 
+def test_an_organism_s_prompts_are_read_under_its_adapter(home, tmp_path):
+    """As a base it gives another map, and its card says whose rows they were."""
+    argv = ["--target", home.qwen, "--data", home.prompts, "--layers", "4", "--dtype", "float32"]
+    for name, source in (("base", home.llama), ("organism", home.llama_organism)):
+        done(align.main, "--source", source, *argv, "--out", tmp_path / name)
+    base, organism = (Maps.load(tmp_path / name) for name in ("base", "organism"))
+    assert base.card.source == organism.card.source
+    assert (base.card.notes, organism.card.notes) == (
+        (),
+        ("the source's rows were read under adapter organism",),
+    )
+    (one,), (other,) = base.values(), organism.values()
+    assert not one.source_mean.allclose(other.source_mean)
+    assert one.target_mean.allclose(other.target_mean)
+
+
 def test_a_transfer_fits_its_own_map_where_none_is_given(home, tmp_path, server):
     argv = [*flags(home, "qwen", "llama"), "--methods", "procrustes", "--match", "similarity"]
     argv += ["--twin", home.twin]
