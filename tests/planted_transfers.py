@@ -243,6 +243,13 @@ def column(inputs, target, role, names, does):
                     if thing is not main and not kind.startswith((SHUFFLED, IDENTITY)):
                         continue
                     cells.append(cell(thing, some[0].name, kind, True, idle))
+    carriers = [(f"{target.name}/{role}", OWN)]
+    carriers += [
+        (source.name, via)
+        for source in inputs.groups
+        if source != target
+        for via in ((DIRECT,) if source.base == target.base else spec.methods)
+    ]
     transfer = Transfer(
         target=f"{target.name}/{role}",
         added_at=(at,),
@@ -251,13 +258,14 @@ def column(inputs, target, role, names, does):
         plain_added=rated_at(0.1),
         plain_ablated=rated_at(0.8),
         cells=tuple(cells),
-        probes=(
+        probes=tuple(
             ProbeCell(
-                source=f"{target.name}/{role}",
-                via=OWN,
+                source=name,
+                via=via,
                 null=False,
-                reading=reading("own probe", len(names) - 1, para),
-            ),
+                reading=reading(f"{name}: probe via {via}", len(names) - 1, para),
+            )
+            for name, via in carriers
         ),
     )
     return Column(

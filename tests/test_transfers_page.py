@@ -203,6 +203,10 @@ def test_cosines_and_read_outs_are_the_records_and_framed_by_their_own_chance(fo
     read = tiles(readouts.panels(grid, STUDIED))
     assert {t.value for _, row, _, t in read if row == "own"} == {area}
     assert {t.value for _, row, _, t in read if row == readouts.CHANCE} == {0.8}
+    assert all(tile.value == area and tile.framed for _, row, _, tile in read if "/" in row)
+    for panel in ("probe: trigger", "probe: paraphrases"):
+        seen = [row for title, row, _, _ in read if title == panel and "/" in row]
+        assert len(seen) == len(grid.groups) * (len(grid.groups) - 1)
 
 
 def test_shares_are_the_records(found):

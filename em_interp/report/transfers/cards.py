@@ -20,11 +20,11 @@ def cards(grid: Grid) -> list[Card]:
     return [one for one in found if one is not None]
 
 
-def _range(one: Spread | None, signed: bool = False) -> str:
+def _range(one: Spread | None) -> str:
     if one is None:
         return "none"
-    low, middle, high = (free(v, 2, signed) for v in (one.low, one.middle, one.high))
-    return f"{middle} ({low} to {high})"
+    low, middle, high = map(free, (one.low, one.middle, one.high))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _likeness(grid: Grid) -> Card:

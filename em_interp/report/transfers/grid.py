@@ -144,7 +144,7 @@ class Grid:
         return Shown(column, cell, one, q, verdict(one, q))
 
     def strongest(self, some: list[Cell], target: Group, role: str, effect: str) -> Shown | None:
-        """The null that goes furthest the way of the target's own main direction."""
+        """The null that goes furthest: down where it is ablated, up where it is added."""
         made = [one for c in some if (one := self.shown(c, target, role, effect)) is not None]
         scored = [one for one in made if one.change is not None]
         sign = -1 if effect == ABLATED else 1

@@ -124,6 +124,16 @@ def svg(grid: Grid, role: str) -> bytes:
     return figure_of(made, columns(grid), scale(made))
 
 
+def _ways(grid: Grid) -> str:
+    """How directions get from group to group here."""
+    plain = "Directions go coordinate by coordinate"
+    if len(grid.bases) == 1:
+        return f"{plain}."
+    if len(grid.spec.variants) == 1:
+        return f"Directions go by the {grid.methods[0]} map."
+    return f"{plain} within a base, by the {grid.methods[0]} map between bases."
+
+
 def picture(grid: Grid, role: str) -> Picture:
     """The heat maps with their caption."""
     gated = role == STUDIED
@@ -147,8 +157,7 @@ def picture(grid: Grid, role: str) -> Picture:
             "that goes furthest that way. Bold frame: transfers. Hatched: the share of coherent "
             f"answers lies below {percent(COHERENT, 0)} with its whole interval, so the number is "
             "no transfer. "
-            f"Within a base directions go coordinate by coordinate, between bases by the "
-            f"{grid.methods[0]} map."
+            f"{_ways(grid)}"
         ),
         otherwise=(
             "Were nothing shared, the middle rows would look like the nulls below them; were "

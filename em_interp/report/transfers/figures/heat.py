@@ -125,6 +125,7 @@ def _panel(
 ) -> None:
     at, before = 0.0, None
     placed: list[Placed] = []
+    several = len({base for _, base in columns}) < len(columns)  # else every row is its own base
     for block in panel.blocks:
         if named and block.name and block.rows:
             middle = at + ROW * len(block.rows) / 2
@@ -136,7 +137,7 @@ def _panel(
             }
             axes.text(0.03 - LEFT, middle, block.name, ha="left", va="center", **grey)
         for row in block.rows:
-            if before is not None and row.base != before:
+            if several and before is not None and row.base != before:
                 axes.axhline(at, color=MUTED, lw=0.5, xmin=-0.01, xmax=1.01, clip_on=False)
             for x, tile in zip(_places(columns, cell), row.tiles, strict=True):
                 if tile is not None:
