@@ -165,7 +165,7 @@ def _tiles(axes: Axes, some: Sequence[Placed], norm: Normalize) -> None:
     faces = [EMPTY if t.value is None else colours(norm(t.value)) for t, _ in some]
     boxes(axes, [_inner(box, 0.008) for _, box in some], faces)
     if hatched := [_inner(box, 0.008) for tile, box in some if tile.hatched]:
-        boxes(axes, hatched, ["none"], hatch="//////", edgecolors="#a2a29e")
+        boxes(axes, hatched, ["none"], hatch="//////", edgecolors="#8a8a86")
     if framed := [_inner(box, 0.018) for tile, box in some if tile.framed]:
         boxes(axes, framed, ["none"], lw=1.5, edgecolors=INK, zorder=3)
     for (tile, (a, b, c, d)), shade in zip(some, faces, strict=True):
