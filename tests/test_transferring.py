@@ -309,6 +309,27 @@ def test_a_rate_over_what_is_left_of_broken_answers_is_no_transfer(share):
     assert found.verdict is (Verdict.BROKEN if share == 3 else Verdict.TRANSFERS)
 
 
+def test_what_moves_the_other_way_beats_nothing():
+    """However surely: else a cell that fails would make others look better over a grid."""
+
+    def counted(bad):
+        made = Counts([], {str(q): "home" for q in range(8)})
+        made.misaligned[:], made.scored[:] = bad, 10
+        return made
+
+    arm = next(a for a in of_delta() if a.via == "ridge")
+    whole = rate_or_none(np.full(8, 10), np.full(8, 10), 0.95)
+    nulls = {name: counted(5) for name in arm.nulls}
+    up, down = (contrast(counted(bad), counted(5), 0.95) for bad in (9, 1))
+    for change, bad, surely in ((up, 9, True), (down, 1, False)):
+        effect = Effect(em=None, coherent=whole, change=change)
+        counts = {arm.name: counted(bad), **nulls}
+        found = placed(arm, effect, {arm.thing: up}, counts, set())
+        assert (found.p < 0.05) == surely
+        assert found.verdict is (Verdict.TRANSFERS if surely else Verdict.NOT)
+        assert all(one.p < 0.05 for one in found.beyond.values())
+
+
 def test_the_dose_is_chosen_where_the_ceiling_is_highest():
     one = pair(True)[1]
     own = directions(one)[Thing.DELTA]

@@ -46,9 +46,10 @@ class Effect(Record):
 
     `change` is against no intervention, paired by question; `of_native` the share of what the
     target's own direction changes. `beyond`: change minus each null's, paired by question;
-    `p` is the largest of their p-values: where every null must be beaten, that is the level of the
-    whole claim, and no adjustment is due (an intersection-union test); 1 where a null cannot be
-    compared, since none of its answers was scored. `None` where nothing was scored.
+    `p` is the largest of their p-values and of the change's own, 1 for one on the wrong side: where
+    every null must be beaten, that is the level of the whole claim, and no adjustment is due (an
+    intersection-union test); 1 too where a null cannot be compared, since none of its answers was
+    scored. `None` where nothing was scored.
     """
 
     em: Rate | None
@@ -151,19 +152,23 @@ def placed(
         if (found := contrast(counts[arm.name], counts[null], CONFIDENCE)) is not None
     }
     share = fraction(change, native)
-    # A null without a scored answer was not beaten.
-    whole = len(beyond) == len(arm.nulls)
-    p = max((one.p for one in beyond.values()), default=1.0) if whole else 1.0
     sign = np.sign(native.difference)
-    further = all(sign * one.difference > 0 for one in beyond.values())
+
+    def against(one: Contrast) -> float:
+        """Its p; what lies on the side where the ceiling does not lie beats nothing."""
+        return one.p if sign * one.difference > 0 else 1.0
+
+    # A null without a scored answer was not beaten.
+    whole = len(beyond) == len(arm.nulls) and bool(beyond)
+    p = max(map(against, (change, *beyond.values()))) if whole else 1.0
     known = [one for site, one in arm.alike.items() if site in edited]
     alike = not known or any(one.transfers for one in known)
-    moved = sign * change.difference > 0 and not change.low <= 0 <= change.high
+    moved = not change.low <= 0 <= change.high
     if share is None:
         verdict = Verdict.NOTHING
     elif not coherent(effect):
         verdict = Verdict.BROKEN
-    elif moved and further and alike and p <= LEVEL:
+    elif moved and alike and p <= LEVEL:
         verdict = Verdict.TRANSFERS
     else:
         verdict = Verdict.NOT

@@ -41,15 +41,19 @@ def cells(found: Findings) -> Iterator[tuple[Column, Cell]]:
 def discoveries(found: Findings) -> dict[tuple[str, str, str, str, str], float]:
     """q-value of every carried effect: by effect, target, source, thing and way.
 
-    Over all carried arms of one kind of effect. An effect with no native one to compare with has
-    none.
+    Over all carried arms of one kind of effect that have one. What cannot be a transfer whatever
+    its p (broken answers, nothing native to compare with) counts among them with a p of 1, so that
+    it makes no other cell look better.
     """
     from scipy.stats import false_discovery_control
 
     made: dict[tuple[str, str, str, str, str], float] = {}
     for effect in EFFECTS:
         rows = [
-            ((effect, column.transfer.target, cell.source, cell.thing.value, cell.via), one.p)
+            (
+                (effect, column.transfer.target, cell.source, cell.thing.value, cell.via),
+                1.0 if one.verdict in (Verdict.BROKEN, Verdict.NOTHING) else one.p,
+            )
             for column, cell in cells(found)
             if (one := getattr(cell, effect)).p is not None
         ]
