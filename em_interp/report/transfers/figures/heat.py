@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -21,7 +22,7 @@ from em_interp.report.style import INK, MUTED, WIDTH, Box, boxes, drawn, shorten
 
 ROW, BLOCK, BASE = 0.205, 0.11, 0.035  # inches: a row, a gap between blocks, a gap between bases
 LEFT, BAR, HEAD, KEY = 1.14, 0.70, 0.25, 0.27
-WIDEST = 0.60
+WIDEST, HATCH = 0.60, 0.055
 EMPTY = to_rgba("#ededea")
 
 
@@ -164,8 +165,8 @@ def _tiles(axes: Axes, some: Sequence[Placed], norm: Normalize) -> None:
     colours = mpl.colormaps[MAP]
     faces = [EMPTY if t.value is None else colours(norm(t.value)) for t, _ in some]
     boxes(axes, [_inner(box, 0.008) for _, box in some], faces)
-    if hatched := [_inner(box, 0.008) for tile, box in some if tile.hatched]:
-        boxes(axes, hatched, ["none"], hatch="//////", edgecolors="#8a8a86")
+    lines = [line for tile, box in some if tile.hatched for line in _hatching(_inner(box, 0.008))]
+    axes.add_collection(LineCollection(lines, colors="#8a8a86", linewidths=0.5))
     if framed := [_inner(box, 0.018) for tile, box in some if tile.framed]:
         boxes(axes, framed, ["none"], lw=1.5, edgecolors=INK, zorder=3)
     for (tile, (a, b, c, d)), shade in zip(some, faces, strict=True):
@@ -183,6 +184,14 @@ def _tiles(axes: Axes, some: Sequence[Placed], norm: Normalize) -> None:
         )
         if tile.hatched:
             text.set_path_effects([patheffects.withStroke(linewidth=1.8, foreground=shade)])
+
+
+def _hatching(box: Box) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Slanting lines within a box, as lines: patterns of an SVG are lost in some prints."""
+    a, b, c, d = box
+    starts = [a + b + HATCH * (n + 0.5) for n in range(int((c - a + d - b) / HATCH))]
+    ends = [(max(a, k - d), min(c, k - b), k) for k in starts]
+    return [((x, k - x), (y, k - y)) for x, y, k in ends]
 
 
 def _inner(box: Box, edge: float) -> Box:
