@@ -17,6 +17,7 @@ from em_interp.records import Spec, check_writable
 
 if TYPE_CHECKING:
     from em_interp.study.inputs import Inputs
+    from em_interp.study.pace import Machine
     from em_interp.study.spec import StudySpec
 
 
@@ -99,11 +100,13 @@ def _transfers(spec: StudyCommand, file: Path) -> int:
     changed = TransferSpec.parse(plain, "--without, --base, --device")
     inputs = resolve(changed, file.parent, spec.data)
     if spec.dry_run:
+        from em_interp.study.transfers.run import how_many
         from em_interp.study.transfers.showing import plan_text
 
         if spec.out is not None:
             check_writable(spec.out)
-        print(plan_text(inputs))
+        how_many(inputs, spec.workers)
+        print(plan_text(inputs, _speeds(spec, changed.device)))
         return 0
     folder = spec.out or Path("runs") / f"{file.resolve().parent.name}-{inputs.identity[:8]}"
     check_writable(folder)
@@ -133,15 +136,20 @@ def _copies(given: str, bases: dict[str, str]) -> dict[str, str]:
 
 def _show(spec: StudyCommand, file: Path, chosen: Sequence[tuple[str, ...]]) -> None:
     """The plan of each cell. The run folder's digest is left to the run: it reads the weights."""
-    from em_interp.study.showing import machine, plan_text
+    from em_interp.study.showing import plan_text
 
     if spec.out is not None:
         check_writable(spec.out)
     for number, cell in enumerate(chosen):
         inputs = _inputs(spec, file, cell)
-        given = {name: getattr(spec, name) for name in ("tflops", "bandwidth", "memory")}
-        speeds = machine(inputs.spec.device, **given)
-        print("\n" * min(number, 1) + plan_text(inputs, speeds))
+        print("\n" * min(number, 1) + plan_text(inputs, _speeds(spec, inputs.spec.device)))
+
+
+def _speeds(spec: StudyCommand, device: str) -> "Machine":
+    """The machine that a dry run assumes."""
+    from em_interp.study.showing import machine
+
+    return machine(device, tflops=spec.tflops, bandwidth=spec.bandwidth, memory=spec.memory)
 
 
 def _inputs(spec: StudyCommand, file: Path, cell: tuple[str, ...]) -> "Inputs":

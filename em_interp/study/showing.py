@@ -132,9 +132,13 @@ def described(name: str, model: Size, dtype: Dtype) -> str:
 
 
 def notes_on(
-    stages: Sequence[Stage], speeds: Machine, device: str, readers: Sequence[Reader]
+    stages: Sequence[Stage],
+    speeds: Machine,
+    device: str,
+    readers: Sequence[Reader],
+    lower: str = "a smaller batch_size, checkpointing or a smaller dtype",
 ) -> list[str]:
-    """What the estimates assume, and whether all of it fits."""
+    """What the estimates assume, and whether all of it fits; `lower` names what would make it."""
     exact = all(isinstance(one, Exact) for one in readers)
     lines = [
         f"assumed: {speeds.tflops:g} TFLOP/s and {speeds.bandwidth:g} GB/s sustained, "
@@ -143,10 +147,7 @@ def notes_on(
         f"tokens counted {'by the tokenizer' if exact else 'as characters / 4: no tokenizer here'}",
     ]
     if total(stages).memory > speeds.memory * 1e9:
-        lines.append(
-            f"does not fit one device of {speeds.memory:g} GB: a smaller batch_size, "
-            "checkpointing or a smaller dtype lower it"
-        )
+        lines.append(f"does not fit one device of {speeds.memory:g} GB: {lower} lower it")
     return lines
 
 

@@ -50,11 +50,14 @@ def answers(inputs: Inputs, group: Group, role: str) -> int:
     """Answers sampled from one target: its containment, the choice of a dose, both effects."""
     spec, asked, samples = inputs.spec, len(inputs.asked), inputs.spec.sampling.samples
     framings = sum(len(variants(group.trigger, c)) for c in spec.conditions)
+    tried = len(inputs.tuning) * doses(inputs, group)
+    return samples * (asked * framings + tried + 2 * asked * (1 + arms(inputs, group, role)))
+
+
+def doses(inputs: Inputs, group: Group) -> int:
+    """Rows of the sweep that a target's layers and strength are chosen by (see `grids`)."""
     sites = len(inputs.sites[group.base])
-    doses = 1 + len(spec.adding.strengths) * (sites + (sites > 1))
-    return samples * (
-        asked * framings + len(inputs.tuning) * doses + 2 * asked * (1 + arms(inputs, group, role))
-    )
+    return 1 + len(inputs.spec.adding.strengths) * (sites + (sites > 1))
 
 
 def arms(inputs: Inputs, group: Group, role: str) -> int:
