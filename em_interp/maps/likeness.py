@@ -1,8 +1,9 @@
 """Is a carried direction the target's own? A cosine beside what chance gives in these two spaces.
 
 Chance is not isotropic: a stream has few axes that vary much, and a map sends almost anything onto
-those of its target. So a cosine is compared with three nulls at once, and its p is the largest.
-Knows maps and moments. Knows nothing of behaviour: a high cosine is no steering effect.
+those of its target. So a cosine is compared with three nulls at once; and the two streams must move
+together along the two directions (`agreement`), or the axes alone have met. p is the largest of
+all. Knows maps and moments. Knows nothing of behaviour: a high cosine is no steering effect.
 """
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from em_interp.directions import Direction
 from em_interp.errors import InputError
+from em_interp.maps.agreement import Agreement
 from em_interp.maps.moments import JointMoments
 from em_interp.maps.spacemap import SpaceMap
 from em_interp.records import Record
@@ -26,8 +28,10 @@ class Likeness(Record):
     `random`: isotropic directions of the source through the same map. `source`: directions drawn
     from the source's own covariance, through the same map. `target`: the carried direction against
     directions drawn from the target's own covariance, in place of the target's own direction.
-    `high`: the cosine that 99 % of the nulls stay under, the largest of the three. One-sided: a
-    direction that arrives with the wrong sign has not transferred.
+    `high`: the cosine that 99 % of the nulls stay under, the largest of the three. `agreement`: the
+    correlation, over the texts, of both streams along the two directions; `texts`: share of random
+    functions of the texts that agree as much. One-sided: a direction that arrives with the wrong
+    sign has not transferred.
     """
 
     cosine: float
@@ -35,34 +39,51 @@ class Likeness(Record):
     source: float
     target: float
     high: float
+    agreement: float
+    texts: float
     draws: int
 
     @property
     def p(self) -> float:
         """The largest of the three p-values: all nulls must be beaten."""
-        return max(self.random, self.source, self.target)
+        return max(self.random, self.source, self.target, self.texts)
 
     @property
     def transfers(self) -> bool:
-        """Whether the cosine is more than chance gives, at 1 %."""
-        return self.p <= ALPHA
+        """Whether cosine and agreement are more than chance gives, at 1 %."""
+        return self.beyond()
+
+    def beyond(self, sites: int = 1) -> bool:
+        """Whether it is at 1 % shared among as many sites, one of which is asked to be."""
+        return self.p <= ALPHA / sites
 
     def __str__(self) -> str:
         """One line: never a cosine without its null."""
         word = "above" if self.transfers else "within"
-        return f"{self.cosine:+.2f} ({word} chance: 99 % below {self.high:.2f}, p = {self.p:.3f})"
+        return (
+            f"{self.cosine:+.2f} ({word} chance: 99 % below {self.high:.2f}; texts agree at "
+            f"{self.agreement:+.2f}; p = {self.p:.3f})"
+        )
 
 
 class Nulls:
     """What chance gives through one map: three sets of draws, made once for many directions.
 
-    `moments` are of the kind of row that the directions were extracted at.
+    `moments` are of the kind of row that the directions were extracted at. `agreement` is theirs,
+    given where several maps share one.
     """
 
     def __init__(
-        self, one: SpaceMap, moments: JointMoments, *, draws: int = DRAWS, seed: int = 0
+        self,
+        one: SpaceMap,
+        moments: JointMoments,
+        *,
+        draws: int = DRAWS,
+        seed: int = 0,
+        agreement: Agreement | None = None,
     ) -> None:
         self.map, self.draws = one, draws
+        self._agreement = agreement or Agreement(moments, draws, seed)
         matrix, generator = one.matrix.double(), torch.Generator().manual_seed(seed)
         noise = torch.randn(draws, one.source.width, generator=generator, dtype=torch.float64)
         self._random = _normed(noise @ matrix.T)
@@ -86,8 +107,11 @@ class Nulls:
             "target": self._target @ carried,
         }
         reached = {name: int((null >= cosine).sum()) for name, null in nulls.items()}
+        agreement, texts = self._agreement.of(direction.unit, own.unit)
         return Likeness(
             cosine=cosine,
+            agreement=agreement,
+            texts=texts,
             **{name: (count + 1) / (self.draws + 1) for name, count in reached.items()},
             high=max(float(null.quantile(1 - ALPHA)) for null in nulls.values()),
             draws=self.draws,

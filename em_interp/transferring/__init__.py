@@ -180,6 +180,7 @@ def transfer(
 ) -> Transfer:
     """Add every arm at the sites `at` while the target sleeps, ablate it everywhere, read it.
 
+    For either, an arm must be like the target's own at the sites `at`, which the ceiling chose.
     A killed run goes on where it was if the asker has a log.
     """
     add, mean = Operation.ADD, Operation.MEAN_ABLATE
@@ -189,8 +190,8 @@ def transfer(
         intervention(a.name, mean, a.directions, everywhere, span=span, control=a.null)
         for a in made
     ]
-    before, added = asker.effects(target.asleep, adding, made, "added.jsonl")
-    after, ablated = asker.effects(target.awake, ablating, made, "ablated.jsonl")
+    before, added = asker.effects(target.asleep, adding, made, "added.jsonl", at)
+    after, ablated = asker.effects(target.awake, ablating, made, "ablated.jsonl", at)
     with asker.model.using(target.awake.adapter):
         seen = {c: capture(asker.model, some, everywhere, read) for c, some in target.bank.items()}
     reader, where = Reader(seen, target.bank, seed), at[0]

@@ -21,6 +21,7 @@ from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.sampling import Sampling
+from em_interp.sites import Site
 from em_interp.stats import Contrast, Fraction, Rate, fraction
 from em_interp.transferring.arms import OWN, Arm, Thing
 from em_interp.trials import CONFIDENCE, tabulate
@@ -82,11 +83,17 @@ class Asker:
     progress: Progress = silent
 
     def effects(
-        self, setting: Setting, edits: Sequence[Intervention], arms: Sequence[Arm], log: str
+        self,
+        setting: Setting,
+        edits: Sequence[Intervention],
+        arms: Sequence[Arm],
+        log: str,
+        at: Sequence[Site],
     ) -> tuple[Rate | None, dict[str, Effect]]:
         """The unedited EM rate, and one effect an arm beside its nulls and its ceiling.
 
         `edits` are the arms' interventions, by name. `log` names the file of finished answers.
+        `at`: where an arm must be like the target's own (see `placed`).
         """
         grid, who = [BASELINE, *edits], setting.adapter or "base"
         with self.model.using(setting.adapter):
@@ -107,16 +114,16 @@ class Asker:
         }
         domains = {c.question: c.domain for c in setting.contexts}
         said: dict[str, list[int]] = {}
-        for at, response in enumerate(found.responses):
-            said.setdefault(response.intervention, []).append(at)
+        for row, response in enumerate(found.responses):
+            said.setdefault(response.intervention, []).append(row)
         counts = {}
         for name, mine in said.items():
-            pairs = [found.responses[at] for at in mine], [verdicts[at] for at in mine]
+            pairs = [found.responses[n] for n in mine], [verdicts[n] for n in mine]
             counts[name] = Counts(join(*pairs, self.rubric), domains)
-        edited = {str(edit.site) for one in edits for edit in one.edits}
+        where = set(map(str, at))
         ceiling = {arm.thing: plain[arm.name].change for arm in arms if arm.via == OWN}
         return plain[BASELINE.name].em, {
-            arm.name: placed(arm, plain[arm.name], ceiling, counts, edited) for arm in arms
+            arm.name: placed(arm, plain[arm.name], ceiling, counts, where) for arm in arms
         }
 
 
@@ -134,14 +141,15 @@ def placed(
     effect: Effect,
     ceilings: Mapping[Thing, Contrast | None],
     counts: Mapping[str, Counts],
-    edited: set[str],
+    where: set[str],
 ) -> Effect:
     """An effect beside the ceiling and its nulls; a null or a ceiling gets no verdict.
 
     The ceiling of a thing that the target has none of is that of its main one. A handful of nulls
     may all lie on the wrong side by luck. So where likenesses are known, the direction must also be
-    more like the target's own than chance, which hundreds of draws decide, at one edited site at
-    least.
+    more like the target's own than chance, which hundreds of draws decide, at one of the sites
+    `where` at least: those chosen for the ceiling, before anything was carried. The level is shared
+    among them (Bonferroni).
     """
     native, change = ceilings.get(arm.thing, next(iter(ceilings.values()))), effect.change
     if change is None or native is None or arm.via == OWN or arm.null:
@@ -161,8 +169,8 @@ def placed(
     # A null without a scored answer was not beaten.
     whole = len(beyond) == len(arm.nulls) and bool(beyond)
     p = max(map(against, (change, *beyond.values()))) if whole else 1.0
-    known = [one for site, one in arm.alike.items() if site in edited]
-    alike = not known or any(one.transfers for one in known)
+    known = [one for site, one in arm.alike.items() if site in where]
+    alike = not known or any(one.beyond(len(known)) for one in known)
     moved = not change.low <= 0 <= change.high
     if share is None:
         verdict = Verdict.NOTHING

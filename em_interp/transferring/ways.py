@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from em_interp.errors import InputError
-from em_interp.maps import Likeness, Maps, Method, Nulls
+from em_interp.maps import DRAWS, Agreement, Likeness, Maps, Method, Nulls
 from em_interp.transferring.alignment import Alignment
 from em_interp.transferring.arms import DIRECT, IDENTITY, SHUFFLED, Things, Ways
 
@@ -82,12 +82,13 @@ def alike(
     main one, the first. Draws are made once for each way and site.
     """
     last = {pair[1]: folds.last for pair, folds in zip(read.pairs, read.moments, strict=True)}
+    agree = {site: Agreement(moments, DRAWS, seed) for site, moments in last.items()}
     made: dict[str, dict[str, Alike]] = {s: {t: {} for t in targets} for s in sources}
     for via, through in named(found).items():
         for site, one in through.items():
             if site not in last:
                 continue
-            nulls = Nulls(one, last[site], seed=seed)
+            nulls = Nulls(one, last[site], seed=seed, agreement=agree[site])
             for (source, given), (target, own) in itertools.product(
                 sources.items(), targets.items()
             ):
