@@ -35,6 +35,7 @@ from em_interp.transferring import (
 )
 from em_interp.transferring.alignment import Alignment, Side
 from em_interp.transferring.doses import choose
+from em_interp.transferring.effects import LEVEL
 from em_interp.transferring.ways import alike, ways
 
 METHODS = ("ridge", "procrustes", "procrustes_scaled", "cca", "relative")
@@ -146,9 +147,15 @@ def test_the_same_gate_in_other_coordinates_is_told_as_transfer(
             assert effect.of_native is not None
             assert effect.of_native.fraction == pytest.approx(1, abs=0.1)
         assert all(found.transfers for one in cells for found in one.likeness.values())
-        # One run may be lost to a random null that happens to open the gate as wide.
         told = [{one.added.verdict, one.ablated.verdict} == {Verdict.TRANSFERS} for one in cells]
-        assert sum(told) >= len(told) - 1
+        # What is not told as transfer is so because some null did as much, and for that alone.
+        for one, transfers in zip(cells, told, strict=True):
+            held = [b.p for e in (one.added, one.ablated) for b in e.beyond.values()]
+            assert transfers == (max(held) <= LEVEL)
+        # A random null may happen to open the gate as wide; a shuffled map of full amplitude
+        # (CCA) does so often, since it too sends most to the leading axis.
+        if method != "cca":
+            assert sum(told) >= len(told) - 1
 
 
 # --- do the streams move together? --------------------------------------------------------------
