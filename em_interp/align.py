@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp import sources
-from em_interp.aligning import (
+from em_interp.carrying.reading import (
     METHODS,
     FitFlags,
     aligned,

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from em_interp.aligning import aligned
+from em_interp.carrying.flags import TransferSpec
+from em_interp.carrying.plan import STRENGTHS, Plan, plan
+from em_interp.carrying.reading import aligned
+from em_interp.carrying.sides import check_base
 from em_interp.cli import command
 from em_interp.conditions import Condition, contexts
 from em_interp.judging import ready
 from em_interp.sites import Site, Span
-from em_interp.transfer_flags import TransferSpec
-from em_interp.transfer_plan import STRENGTHS, Plan, plan
-from em_interp.transfer_sides import check_base
 
 if TYPE_CHECKING:
     from em_interp.directions import Directions

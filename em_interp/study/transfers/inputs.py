@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from em_interp import hub, sources
-from em_interp.aligning import fitting_prompts
+from em_interp.carrying.reading import fitting_prompts
 from em_interp.conditions import Condition, Context, Question, contexts
 from em_interp.errors import InputError, once
 from em_interp.judges import Judge

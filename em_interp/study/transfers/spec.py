@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from em_interp import sources
-from em_interp.aligning import METHODS, FitFlags
+from em_interp.carrying.reading import METHODS, FitFlags
 from em_interp.conditions import Condition
 from em_interp.judges import Rubric
 from em_interp.loading import Dtype, Loading

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from em_interp.aligning import aligned
+from em_interp.carrying.reading import aligned
 from em_interp.conditions import Condition, Context, contexts
 from em_interp.containment import Containment, report
 from em_interp.directions import Directions

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from em_interp import hub, sources
-from em_interp.aligning import (
+from em_interp.blackbox import no_weights
+from em_interp.carrying.flags import TransferSpec
+from em_interp.carrying.reading import (
     Pairs,
     Reading,
     check_methods,
@@ -14,14 +16,12 @@ from em_interp.aligning import (
     pairs_of,
     reading,
 )
-from em_interp.blackbox import no_weights
+from em_interp.carrying.sides import NONE, Asked, Side, distinct, same, side
 from em_interp.conditions import Condition, Context, Question, contexts
 from em_interp.errors import InputError, once
 from em_interp.leakage import guard
 from em_interp.organisms import Trigger
 from em_interp.sites import Site, Span, parse_sites, parse_span
-from em_interp.transfer_flags import TransferSpec
-from em_interp.transfer_sides import NONE, Asked, Side, distinct, same, side
 
 if TYPE_CHECKING:
     from em_interp.maps import Maps

@@ -6,7 +6,7 @@ import pytest
 from small import tiny_model
 
 from em_interp import sources
-from em_interp.aligning import FitFlags, aligned, moments_bytes, reading
+from em_interp.carrying.reading import FitFlags, aligned, moments_bytes, reading
 from em_interp.conditions import Question, bare
 from em_interp.errors import InputError
 from em_interp.maps import Folds, room

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from em_interp.aligning import METHODS, FitFlags
+from em_interp.carrying.reading import METHODS, FitFlags
 from em_interp.cli import Names
 from em_interp.flags import AnswerFlags
 
