@@ -90,7 +90,12 @@ def target(one: Planted) -> Target:
     return target_of(one.model, None, "home", BANK, gated=True)
 
 
-def carried(related: bool, some: list[Arm], strength: float = 1.0, **changes: object) -> Transfer:
+# Enough for the gate's own direction. At a whole natural difference a planted gate also opens for
+# directions that lie half along it, a map of shuffled prompts' among them.
+DOSE = 0.6
+
+
+def carried(related: bool, some: list[Arm], strength: float = DOSE, **changes: object) -> Transfer:
     one = pair(related)[1]
     return transfer(
         target(one), some, asker(one, **changes), at=[Site(one.layer)], strength=strength
@@ -222,18 +227,17 @@ def test_nulls_do_nothing_and_get_no_verdict():
 
 
 def test_no_transfer_is_an_answer():
-    """Here the carried direction even works (its cosine is 0.37, and a planted gate opens wide).
+    """Here the carried direction works both ways (its cosine is 0.8, and a planted gate is steep).
 
-    No null of this small grid does as much; but one random direction in a few would point so.
+    Both streams vary along few axes, and by luck theirs meet; but the texts do not move the two
+    models together along them, and that is what the verdict hears.
     """
     cell = found(False).cell(Thing.DELTA, "ridge")
     assert [one.transfers for one in cell.likeness.values()] == [False]
-    assert cell.added.change is not None
-    assert cell.added.change.difference == 1.0
-    assert cell.ablated.verdict is Verdict.NOT
-    assert cell.added.verdict is Verdict.NOT
-    assert cell.ablated.of_native is not None
-    assert cell.ablated.of_native.low <= 0 <= cell.ablated.of_native.high
+    for effect in (cell.added, cell.ablated):
+        assert effect.change is not None
+        assert abs(effect.change.difference) == 1.0
+        assert effect.verdict is Verdict.NOT
 
 
 def test_what_does_nothing_at_home_cannot_transfer():
