@@ -51,7 +51,7 @@ def test_the_memory_that_is_foretold_is_that_of_the_moments():
     prompts = bare([Question(id=f"q{n}", text=f"Why {n}?", domain="d") for n in range(20)])
     sites = (Site(0), Site(2))
     spans = (Span.QUESTION, Span.PROMPT_LAST)
-    foretold = moments_bytes((32, 48), (3, 3), len(sites), 4 * len(spans))
+    foretold = moments_bytes((32, 48), (3, 3), len(sites), 4, len(spans))
     pairs = tuple(zip(sites, sites, strict=True))
     told: list[int] = []
     read, alike = aligned(

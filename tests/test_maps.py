@@ -301,8 +301,10 @@ def test_no_kind_weighs_more_than_the_last_and_scores_are_of_the_last():
 
 
 def test_too_few_rows_or_folds_are_refused():
-    with pytest.raises(InputError, match="at least 2, not 1"):
-        Folds(3, 3, 1)
+    alone = Folds(3, 3, 1)  # enough to pool, not to choose on
+    alone.update(draw(9, 3), draw(9, 3), torch.zeros(9, dtype=torch.long))
+    with pytest.raises(InputError, match="9 rows in 1 folds are too few"):
+        fit(Method.RIDGE, alone, *spaces(3, 3))
     made = Folds(3, 3)
     made.update(draw(9, 3), draw(9, 3), torch.zeros(9, dtype=torch.long))
     with pytest.raises(InputError, match="9 rows in 1 folds are too few"):

@@ -121,7 +121,7 @@ def test_both_say_what_they_would_do(few, capsys, no_weights):  # noqa: F811
         assert "llama (4 layers, width 128) to qwen2 (4 layers, width 128)" in out
         assert "layers 1 to 1, 3 to 3" in out
         assert "1000 prompts, 2000 rows of 2 spans in 4 folds" in out
-        assert "0.019 GB for 2 sites" in out
+        assert "0.014 GB for 2 sites" in out
         assert ("runs/nowhere/cca" in out) == (main is align.main)
 
 

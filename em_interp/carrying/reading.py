@@ -145,7 +145,7 @@ def reading(
         sites,
         pairs,
         flags.folds,
-        moments_bytes(widths, heights, len(sites), flags.folds * len(spans)),
+        moments_bytes(widths, heights, len(sites), flags.folds, len(spans)),
     )
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if made.memory > there:
@@ -166,11 +166,13 @@ def check_templates(prompts: Sequence[Context], *bases: Path) -> None:
         encode_many(read_tokenizer(home), shapes.values())
 
 
-def moments_bytes(widths: tuple[int, int], heights: tuple[int, int], sites: int, parts: int) -> int:
-    """Bytes of all moments: those of maps and of their nulls, and those that compare layers."""
+def moments_bytes(
+    widths: tuple[int, int], heights: tuple[int, int], sites: int, folds: int, kinds: int
+) -> int:
+    """Bytes of all moments: those of maps by fold, their nulls', and those that compare layers."""
     from em_interp.maps import SKETCH, room
 
-    fitted = 2 * sites * parts * room(*widths)
+    fitted = sites * (folds + 1) * kinds * room(*widths)
     p, q = (height * min(width, SKETCH) for height, width in zip(heights, widths, strict=True))
     return fitted + room(p, q)
 

@@ -164,8 +164,6 @@ class Folds:
     """
 
     def __init__(self, d_source: int, d_target: int, folds: int = 4, kinds: int = 1) -> None:
-        if folds < 2:
-            raise InputError(f"choosing a map's rank leaves folds out: at least 2, not {folds}")
         self.parts = [
             [JointMoments(d_source, d_target) for _ in range(kinds)] for _ in range(folds)
         ]

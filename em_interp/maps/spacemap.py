@@ -167,12 +167,17 @@ class SpaceMap:
         return SpaceMap(
             source=self.target,
             target=self.source,
-            matrix=pseudo_inverse(self.matrix.double(), self.fit.rank).float(),
+            matrix=self._undone(),
             source_mean=self.target_mean,
             target_mean=self.source_mean,
             scale=float(self.source_mean.norm()),
             fit=self.fit,
         )
+
+    def _undone(self) -> Float[Tensor, "d_source d_target"]:
+        if self.fit.method is Method.IDENTITY:
+            return self.matrix.T  # a decomposition would take minutes to find it
+        return pseudo_inverse(self.matrix.double(), self.fit.rank).float()
 
     def then(self, following: "SpaceMap") -> "SpaceMap":
         """The composition: first this map, then the following one.

@@ -86,7 +86,7 @@ class Alignment:
         self.folds, self.seed, self.prompts = folds, seed, 0
         widths = [(source.space(a).width, target.space(b).width) for a, b in self.pairs]
         self.moments = [Folds(p, q, folds, len(spans)) for p, q in widths]
-        self.shuffled = [Folds(p, q, folds, len(spans)) for p, q in widths]
+        self.shuffled = [Folds(p, q, 1, len(spans)) for p, q in widths]  # nothing is chosen on them
         self._wanted = anchors
         self._kept: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in self.pairs]
         self._hash = hashlib.sha256()
@@ -119,7 +119,7 @@ class Alignment:
         for number, (a, b) in enumerate(self.pairs):
             left, right = x[:, ours.index(a)], y[:, theirs.index(b)]
             self.moments[number].update(left, right, fold, kind)
-            self.shuffled[number].update(left, right[order], fold, kind)
+            self.shuffled[number].update(left, right[order], torch.zeros_like(fold), kind)
             kept = self._kept[number]
             room = self._wanted - sum(len(rows) for rows, _, _ in kept)
             # Anchors are of the last kind: its means are those that they are taken about.

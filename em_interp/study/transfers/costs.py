@@ -57,9 +57,9 @@ class Shape:
 
     @property
     def moments(self) -> int:
-        """Bytes that an alignment holds when it has read: moments, the shuffled ones, anchors."""
+        """Bytes that an alignment holds after reading: moments by fold, shuffled ones, anchors."""
         anchors = min(ANCHORS, self.rows[-1]) * (NARROW * (self.p + self.q) + 8)
-        return self.pairs * (2 * self.folds * len(self.rows) * self.joint + anchors)
+        return self.pairs * ((self.folds + 1) * len(self.rows) * self.joint + anchors)
 
     def maps(self, count: int) -> int:
         """Bytes of so many finished maps at every pair."""
@@ -80,9 +80,9 @@ class Shape:
     def reading(self, chunks: int) -> Work:
         """Rows into both copies of the moments, chunk by chunk, fold by fold."""
         cells = self.p**2 + self.p * self.q + self.q**2
-        updates = chunks * self.folds * len(self.rows)
-        one = Work(2.0 * sum(self.rows) * cells, touched=TOUCHED * updates * self.joint)
-        return one * (2 * self.pairs)
+        updates = chunks * (self.folds + 1) * len(self.rows)
+        one = Work(4.0 * sum(self.rows) * cells, touched=TOUCHED * updates * self.joint)
+        return one * self.pairs
 
     def fit(self, method: Method, choosing: bool = True) -> Work:
         """One method at every pair; without `choosing`, rank and penalty are given."""
@@ -109,6 +109,12 @@ class Shape:
         p, q = self.p, self.q
         drawn = Work(2.0 * DRAWS * (2 * p * q + p**2 + q**2), (p**3 + q**3) / 3)
         return drawn * self.pairs
+
+    @property
+    def agreeing(self) -> Work:
+        """Random functions of both streams, at every pair; all maps share them."""
+        squares, cubes = self.p**2 + self.q**2, self.p**3 + self.q**3
+        return Work(2.0 * DRAWS * squares, cubes / 3 + DRAWS * squares) * self.pairs
 
     def inverse(self, rank: int) -> Work:
         """Maps of a rank undone at every pair, as probes need it."""

@@ -141,7 +141,7 @@ class Estimator:
         methods = [] if a == b else [Method(one) for one in self.inputs.spec.methods]
         for method in methods:
             work = work + shape.fit(method) + shape.fit(method, choosing=False)
-        work = work + shape.chance * self._maps(a, b)
+        work = work + shape.chance * self._maps(a, b) + shape.agreeing
         captured = CONTEXTS * (layers[0] * widths[0] + layers[1] * widths[1]) * (NARROW + WIDE)
         comparison = 2 * room(*sketched(layers, widths)) + captured
         return self._computed(read, work, max(shape.peak(self._maps(a, b)), comparison))
@@ -159,7 +159,6 @@ class Estimator:
             held += shape.maps(count) * (1 + undone)
             if undone:
                 work = work + shape.inverse(CAP) * fitted
-                work = work + shape.inverse(shape.p) * (count - fitted)
         return self._computed(stage, work, held)
 
     # --- arithmetic -----------------------------------------------------------------------------
@@ -173,8 +172,9 @@ class Estimator:
         return stage.model_copy(update={"seconds": stage.seconds + seconds, **more})
 
     def _shape(self, a: str, b: str) -> Shape:
-        sites, folds = len(self.inputs.sites[b]), self.inputs.spec.fitting.folds
-        return Shape(self.sizes[a].d_model, self.sizes[b].d_model, sites, folds, self._rows)
+        fitting, sites = self.inputs.fitting(a, b), len(self.inputs.sites[b])
+        rows = self._rows[-len(fitting.spans) :]
+        return Shape(self.sizes[a].d_model, self.sizes[b].d_model, sites, fitting.folds, rows)
 
     def _maps(self, a: str, b: str) -> int:
         """Maps between two bases: by every method, the same on shuffled prompts, the identity."""

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from em_interp import hub, sources
-from em_interp.carrying.reading import fitting_prompts
+from em_interp.carrying.reading import FitFlags, fitting_prompts
 from em_interp.conditions import Condition, Context, Question, contexts
 from em_interp.errors import InputError, once
 from em_interp.judges import Judge
@@ -86,6 +86,13 @@ class Inputs:
     def of(self, base: str) -> list[Group]:
         """The groups of a base."""
         return [group for group in self.groups if group.base == base]
+
+    def fitting(self, a: str, b: str) -> FitFlags:
+        """What the ways between two bases are read on; within one, only what chance needs."""
+        wanted = self.spec.fitting
+        if a != b:
+            return wanted
+        return wanted.model_copy(update={"spans": wanted.spans[-1:], "folds": 2})
 
     def width(self, base: str) -> int:
         """Width of a base's residual stream."""

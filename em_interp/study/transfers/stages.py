@@ -186,7 +186,7 @@ class Stages:
         inputs, layers = self.inputs, ",".join(str(s) for s in self.inputs.sites[b])
         sides = [Side(self.model(name)) for name in (a, b)]
         read, cka = aligned(
-            self.spec.fitting, sides[0], sides[1], layers, inputs.prompts, self.spec.seed
+            inputs.fitting(a, b), sides[0], sides[1], layers, inputs.prompts, self.spec.seed
         )
         found = ways(read, self.spec.methods)
         save(found, self._ways(a, b))
