@@ -147,7 +147,10 @@ def _effect(one: Effect, q: float | None) -> dict[str, Any]:
         "coherent": _rate(one.coherent),
         "change": _plain(one.change),
         "of_native": _plain(one.of_native),
-        "beyond": {name: _plain(c) for name, c in one.beyond.items()},
+        "beyond": {
+            name: {key: getattr(c, key) for key in ("difference", "low", "high", "p")}
+            for name, c in one.beyond.items()
+        },
         "p": one.p,
         "q": q,
         "verdict": settled.value if settled else None,
