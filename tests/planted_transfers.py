@@ -58,7 +58,7 @@ def rated_at(value, count=COUNT):
     return rated([round(100 * value)] * count, [100] * count)
 
 
-def effect(kind, change, *, verdict=None, p=None, coherent=0.95, native=None):
+def effect(kind, change, *, verdict=None, p=None, coherent=0.95, native=None, lacks=()):
     """One effect; `change` None: nothing was scored."""
     if change is None:
         return Effect(em=None, coherent=rated_at(0.0), change=None)
@@ -70,6 +70,7 @@ def effect(kind, change, *, verdict=None, p=None, coherent=0.95, native=None):
         of_native=share(moved, changed(kind, native)) if native and verdict else None,
         p=p,
         verdict=verdict,
+        lacks=lacks,
     )
 
 
@@ -218,7 +219,16 @@ def column(inputs, target, role, names, does):
     def idle(kind):
         return effect(kind, NATIVE[kind] / 40)
 
-    like = Likeness(cosine=0.5, random=0.001, source=0.001, target=0.004, high=0.4, draws=999)
+    like = Likeness(
+        cosine=0.5,
+        random=0.001,
+        source=0.001,
+        target=0.004,
+        high=0.4,
+        agreement=0.7,
+        texts=0.002,
+        draws=999,
+    )
     cells = [cell(thing, f"{target.name}/{role}", OWN, False, native) for thing in own]
     for base in spec.bases:
         within = base == target.base

@@ -28,6 +28,7 @@ from em_interp.transferring import (
     Arm,
     Asker,
     Effect,
+    Lack,
     Setting,
     Source,
     Target,
@@ -238,6 +239,7 @@ def test_no_transfer_is_an_answer():
         assert effect.change is not None
         assert abs(effect.change.difference) == 1.0
         assert effect.verdict is Verdict.NOT
+        assert effect.lacks == (Lack.LIKENESS,)
 
 
 def test_what_does_nothing_at_home_cannot_transfer():
@@ -331,6 +333,7 @@ def test_what_moves_the_other_way_beats_nothing():
         found = placed(arm, effect, {arm.thing: up}, counts, set())
         assert (found.p < 0.05) == surely
         assert found.verdict is (Verdict.TRANSFERS if surely else Verdict.NOT)
+        assert found.lacks == (() if surely else (Lack.NULLS,))
         assert all(one.p < 0.05 for one in found.beyond.values())
 
 

@@ -19,7 +19,7 @@ from em_interp.report.transfers.page import figure, page
 from em_interp.report.transfers.text import headline
 from em_interp.study.spec import GENERAL, STUDIED
 from em_interp.study.transfers.results import EFFECTS
-from em_interp.transferring import OWN, Thing, Verdict
+from em_interp.transferring import OWN, Lack, Thing, Verdict
 
 HOSTILE = "<script>alert('x')</script> & $\\frac{1}{0}$ \"quoted\" \x07 --> ]]>"
 
@@ -262,6 +262,22 @@ def test_an_effect_that_only_its_own_p_carries_is_no_transfer_in_the_grid():
     grid = Grid(findings(does=one))
     assert not any(tile.framed for *_, tile in tiles(effects.panels(grid, STUDIED)))
     assert tally(grid.effects(STUDIED, Thing.DELTA, Relation.BASE, ADDED)).transfers == 0
+
+
+@pytest.mark.parametrize("p", [0.001, 0.9])
+def test_what_lacks_likeness_alone_is_no_transfer_and_not_passed_over(p):
+    """It acts beyond every null: a dotted frame and a sentence, unless it may be a false find."""
+
+    def one(target, source, thing, via, kind):
+        lacks, native = (Lack.LIKENESS,), NATIVE[kind]
+        return effect(kind, native / 2, verdict=Verdict.NOT, p=p, native=native, lacks=lacks)
+
+    grid = Grid(findings(does=one))
+    made = [tile for *_, tile in tiles(effects.panels(grid, STUDIED))]
+    assert not any(tile.framed for tile in made)
+    assert any(tile.dotted for tile in made) == (p < 0.05)
+    assert ("no more like the target’s own" in words.headline(grid).why) == (p < 0.05)
+    assert tally(grid.effects(STUDIED, Thing.DELTA, Relation.OTHER, ABLATED)).transfers == 0
 
 
 def test_what_was_not_scored_is_missing_and_not_zero():

@@ -58,6 +58,7 @@ def _effect(cell: Cell, one: Effect) -> list[str]:
     verdict = "null" if cell.null else ("ceiling" if cell.via == OWN else "")
     if one.verdict is not None:
         verdict = one.verdict.value + ("" if one.p is None else f" (p = {one.p:.2g})")
+        verdict += f": {one.lacks[0].value}" if one.lacks else ""
     return [
         percent(one.em),
         gap(one.change),

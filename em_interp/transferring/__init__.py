@@ -38,7 +38,7 @@ from em_interp.transferring.arms import (
     arms,
     things,
 )
-from em_interp.transferring.effects import Asker, Effect, Setting, Verdict
+from em_interp.transferring.effects import Asker, Effect, Lack, Setting, Verdict
 from em_interp.transferring.readings import Chance, Reader, Reading
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Cell",
     "Chance",
     "Effect",
+    "Lack",
     "ProbeCell",
     "ProbeOf",
     "Reading",

@@ -42,6 +42,14 @@ class Verdict(StrEnum):
     NOTHING = "no native effect"
 
 
+class Lack(StrEnum):
+    """What an effect lacks that is no transfer: each alone is enough."""
+
+    EFFECT = "its interval holds 0"
+    NULLS = "a null does as much"
+    LIKENESS = "no more like the target's own than chance"
+
+
 class Effect(Record):
     """What adding (or ablating) an arm does to the EM rate under one condition.
 
@@ -50,7 +58,9 @@ class Effect(Record):
     `p` is the largest of their p-values and of the change's own, 1 for one on the wrong side: where
     every null must be beaten, that is the level of the whole claim, and no adjustment is due (an
     intersection-union test); 1 too where a null cannot be compared, since none of its answers was
-    scored. `None` where nothing was scored.
+    scored. `None` where nothing was scored. `lacks`: why it is no transfer. One that lacks likeness
+    alone does act beyond every null, on the target's own axis or not: chance directions are few
+    among the nulls and many in a likeness.
     """
 
     em: Rate | None
@@ -60,6 +70,7 @@ class Effect(Record):
     beyond: dict[str, Contrast] = Field(default_factory=dict)
     p: float | None = None
     verdict: Verdict | None = None
+    lacks: tuple[Lack, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,13 +183,14 @@ def placed(
     known = [one for site, one in arm.alike.items() if site in where]
     alike = not known or any(one.beyond(len(known)) for one in known)
     moved = not change.low <= 0 <= change.high
+    held = {Lack.EFFECT: moved, Lack.NULLS: p <= LEVEL, Lack.LIKENESS: alike}
+    lacks = tuple(lack for lack, has in held.items() if not has)
     if share is None:
         verdict = Verdict.NOTHING
     elif not coherent(effect):
         verdict = Verdict.BROKEN
-    elif moved and alike and p <= LEVEL:
-        verdict = Verdict.TRANSFERS
     else:
-        verdict = Verdict.NOT
-    placed = {"of_native": share, "beyond": beyond, "p": p, "verdict": verdict}
+        verdict = Verdict.NOT if lacks else Verdict.TRANSFERS
+    lacks = lacks if verdict is Verdict.NOT else ()
+    placed = {"of_native": share, "beyond": beyond, "p": p, "verdict": verdict, "lacks": lacks}
     return effect.model_copy(update=placed)

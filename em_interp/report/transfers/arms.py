@@ -13,6 +13,7 @@ from em_interp.report.transfers.grid import (
 )
 from em_interp.stats import Auroc, Fraction
 from em_interp.study.transfers.inputs import Group
+from em_interp.study.transfers.results import lacking
 from em_interp.transferring import OWN, Cell, Chance, ProbeCell, Reading
 
 
@@ -62,7 +63,7 @@ def _effect(one: Shown) -> Cells:
         percent(e.coherent.point) if e.coherent else "",
         "" if e.p is None else p_value(e.p),
         "" if one.q is None else p_value(one.q),
-        one.verdict.value if one.verdict else word,
+        "; ".join([one.verdict.value, *lacking(e, one.q)]) if one.verdict else word,
     )
 
 

@@ -22,10 +22,12 @@ from em_interp.transferring import (
     TWIN,
     Cell,
     Effect,
+    Lack,
     ProbeCell,
     Thing,
     Verdict,
 )
+from em_interp.transferring.effects import LEVEL
 
 ADDED, ABLATED = EFFECTS
 RANDOM = "random"
@@ -60,6 +62,12 @@ class Shown(NamedTuple):
     def transfers(self) -> bool:
         """Whether it counts as transfer."""
         return self.verdict is Verdict.TRANSFERS
+
+    @property
+    def acts(self) -> bool:
+        """Whether likeness alone is lacking: more than every null does, over the whole grid."""
+        lacks = self.effect.lacks if self.verdict is Verdict.NOT else ()
+        return lacks == (Lack.LIKENESS,) and self.q is not None and self.q <= LEVEL
 
 
 class Grid:

@@ -62,7 +62,23 @@ def headline(grid: Grid) -> Headline:
             f"{WHERE[relation].capitalize()} {degree(one)}: {act} transfers in {one.counted} "
             f"cells, {_points(one)}{beside}."
         )
-    return Headline(" · ".join(calls), " ".join(parts), f"{_which(grid)} {_adding(grid)}")
+    said = " ".join(one for one in (_acting(grid), _which(grid), _adding(grid)) if one)
+    return Headline(" · ".join(calls), " ".join(parts), said)
+
+
+def _acting(grid: Grid) -> str:
+    """Cells that lack likeness alone: they act, and a reader should not take that for nothing."""
+    relation = apart(grid)[-1]
+    some = grid.effects(STUDIED, Thing.DELTA, relation, ABLATED)
+    acting = [one for one in some if one.acts]
+    if not acting:
+        return ""
+    spread = in_points(changes(acting))
+    number = "1 more cell" if len(acting) == 1 else f"{len(acting)} more cells"
+    return (
+        f"In {number} {WHERE[relation]} ablating δ does more than every null ({spread} points), "
+        "but along a direction that is no more like the target’s own than chance."
+    )
 
 
 def _points(one: Tally) -> str:

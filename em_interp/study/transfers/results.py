@@ -70,6 +70,13 @@ def verdict(effect: Effect, q: float | None) -> Verdict | None:
     return effect.verdict
 
 
+def lacking(effect: Effect, q: float | None) -> list[str]:
+    """Why an effect is no transfer, with the whole grid in mind."""
+    if verdict(effect, q) is not Verdict.NOT:
+        return []
+    return [lack.value for lack in effect.lacks] or ["a false discovery may be among so many cells"]
+
+
 def results(found: Findings) -> dict[str, Any]:
     """Plain data for `results.json`. Equal runs give equal bytes: no time, no machine."""
     spec, q = found.inputs.spec, discoveries(found)
@@ -154,6 +161,7 @@ def _effect(one: Effect, q: float | None) -> dict[str, Any]:
         "p": one.p,
         "q": q,
         "verdict": settled.value if settled else None,
+        "lacks": lacking(one, q),
     }
 
 

@@ -95,10 +95,14 @@ def _way(grid: Grid, base: str, target: Group) -> str:
 
 
 def tile(one: Shown | None) -> Tile:
-    """An effect in whole points; a frame where it transfers, hatching where it breaks answers."""
+    """An effect in whole points; a frame where it transfers, hatching where it breaks answers.
+
+    A dotted frame where it acts beyond every null, and lacks likeness alone.
+    """
     if one is None or one.change is None:
         return Tile(None, DASH)
-    return Tile(one.change, whole(one.change), one.transfers, one.verdict is Verdict.BROKEN)
+    broken = one.verdict is Verdict.BROKEN
+    return Tile(one.change, whole(one.change), one.transfers, broken, one.acts)
 
 
 def scale(made: list[list[Panel]]) -> Scale:
@@ -115,7 +119,8 @@ def scale(made: list[list[Panel]]) -> Scale:
     most = max([0.1, *values])
     label = "change of the EM rate, points\n(+ more misaligned answers)"
     broken = f"breaks the answers (under {percent(COHERENT, 0)} coherent)"
-    return Scale(-most, most, label, 100, "transfers", broken)
+    acts = "beyond every null, likeness within chance"
+    return Scale(-most, most, label, 100, "transfers", broken, acts)
 
 
 def svg(grid: Grid, role: str) -> bytes:
@@ -154,9 +159,10 @@ def picture(grid: Grid, role: str) -> Picture:
         read=(
             f"From rows into columns; {states}. Cells: change of the EM rate ({judged}) in "
             f"percentage points. Top row: {ceiling}; bottom rows: of all nulls of a kind the one "
-            "that goes furthest that way. Bold frame: transfers. Hatched: the share of coherent "
-            f"answers lies below {percent(COHERENT, 0)} with its whole interval, so the number is "
-            "no transfer. "
+            "that goes furthest that way. Bold frame: transfers. Dotted frame: does more than "
+            "every null, along a direction no more like the target’s own than chance. Hatched: the "
+            f"share of coherent answers lies below {percent(COHERENT, 0)} with its whole "
+            "interval, so the number is no transfer. "
             f"{_ways(grid)}"
         ),
         otherwise=(

@@ -24,6 +24,7 @@ ROW, BLOCK, BASE = 0.205, 0.11, 0.035  # inches: a row, a gap between blocks, a 
 LEFT, BAR, HEAD, KEY = 1.14, 0.70, 0.25, 0.27
 WIDEST, HATCH = 0.60, 0.055
 EMPTY = to_rgba("#ededea")
+DOTS = (0, (1.2, 1.2))
 
 
 class Tile(NamedTuple):
@@ -33,6 +34,7 @@ class Tile(NamedTuple):
     text: str
     framed: bool = False
     hatched: bool = False
+    dotted: bool = False
 
 
 class Row(NamedTuple):
@@ -60,7 +62,7 @@ class Panel(NamedTuple):
 class Scale(NamedTuple):
     """Values at both ends of the colours, white in the middle, and what they are.
 
-    `units`: how many of what is printed make 1. `framed`, `hatched`: what these marks say here.
+    `units`: how many of what is printed make 1. `framed`, `hatched`, `dotted`: what marks say.
     """
 
     low: float
@@ -69,6 +71,7 @@ class Scale(NamedTuple):
     units: float = 1.0
     framed: str = ""
     hatched: str = ""
+    dotted: str = ""
 
 
 Columns = Sequence[tuple[str, str]]  # a column's name and its base
@@ -169,6 +172,8 @@ def _tiles(axes: Axes, some: Sequence[Placed], norm: Normalize) -> None:
     axes.add_collection(LineCollection(lines, colors="#8a8a86", linewidths=0.5))
     if framed := [_inner(box, 0.018) for tile, box in some if tile.framed]:
         boxes(axes, framed, ["none"], lw=1.5, edgecolors=INK, zorder=3)
+    if dotted := [_inner(box, 0.018) for tile, box in some if tile.dotted]:
+        boxes(axes, dotted, ["none"], lw=0.9, edgecolors=INK, linestyles=DOTS, zorder=3)
     for (tile, (a, b, c, d)), shade in zip(some, faces, strict=True):
         ink = "white" if sum(shade[:3]) < 1.5 else INK if tile.value is not None else MUTED
         text = axes.text(
@@ -257,6 +262,9 @@ def _key(figure: Figure, scale: Scale, panels: Sequence[Sequence[Panel]], height
     handles = []
     if scale.framed:
         handles.append(Patch(facecolor="none", edgecolor=INK, lw=1.5, label=scale.framed))
+    if any(tile is not None and tile.dotted for tile in tiles):
+        dots: dict[str, Any] = {"facecolor": "none", "edgecolor": INK, "lw": 0.9, "ls": DOTS}
+        handles.append(Patch(label=scale.dotted, **dots))
     if scale.hatched:
         look: dict[str, Any] = {
             "facecolor": "none",

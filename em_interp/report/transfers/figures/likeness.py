@@ -66,13 +66,15 @@ def picture(grid: Grid) -> Picture:
             "unconditional targets always to g), at the layer that is added at, the first of "
             "several; every layer stands in the tables. Bold frame: above 99% of three nulls of "
             "hundreds of draws each (random source directions and draws from the source’s "
-            "covariance through the same map, draws from the target’s covariance). Bottom row: "
-            "what 99% of these draws stay under in the column’s worst cell; each framed cell beats "
-            "its own. A cosine has no interval: the directions are means over the development "
-            "questions."
+            "covariance through the same map, draws from the target’s covariance), and both "
+            "streams move together along the two directions on the fitting texts, more than 99% of "
+            "random functions of the texts do. Bottom row: what 99% of the cosines’ draws stay "
+            "under in the column’s worst cell. A cosine has no interval: the "
+            "directions are means over the development questions."
         ),
         otherwise=(
-            "Were it the map that makes directions alike, frames would be missing however high "
-            "the cosines; with the wrong sign a cell is purple and has no frame."
+            "Were it the map that makes directions alike, or leading axes that meet, frames would "
+            "be missing however high the cosines; with the wrong sign a cell is purple and has no "
+            "frame."
         ),
     )
