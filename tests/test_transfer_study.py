@@ -209,6 +209,10 @@ def test_bad_declarations_are_one_line_before_weights_load(home, capsys, no_weig
     good = str(home / "study.yaml")
     refused(capsys, study.main, [good, "--cell", "a"], "--cell", "leave it out")
     refused(capsys, study.main, [good, "--workers", "0"], "workers")
+    nowhere = ["--device", "nowhere", "--out", str(home / "no")]
+    refused(capsys, study.main, [good, *nowhere], "device 'nowhere'")
+    refused(capsys, study.main, ["experiments/e01_containment", *nowhere], "device 'nowhere'")
+    assert not (home / "no").exists()
     refused(capsys, study.main, [good, "--base", "llama"], "name=folder", "far, near")
     refused(capsys, study.main, [good, "--base", "nera=llama"], "nera", "'near'")
     refused(capsys, study.main, [good, "--base", "near=nowhere"], "nowhere")

@@ -25,6 +25,10 @@ def run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
     from em_interp.report.figures import main_figure
     from em_interp.report.page import page
 
+    if not inputs.boxes:
+        from em_interp.models.weights import check_device
+
+        check_device(inputs.spec.device)
     stages = Stages(inputs, folder)
     work = RunFolder(folder, inputs.identity, plan(inputs))
     if any(name.startswith(JUDGED) for name in work.missing):

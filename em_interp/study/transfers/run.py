@@ -35,9 +35,11 @@ def how_many(inputs: Inputs, asked: int | None) -> int:
 
 def run(inputs: Inputs, folder: Path, asked: int | None = None) -> tuple[Path, Findings]:
     """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
+    from em_interp.models.weights import check_device
     from em_interp.report.transfers.page import figure, page
 
     count = how_many(inputs, asked)
+    check_device(inputs.spec.device)
     work = Stages(inputs, folder).work
     if missing := work.missing:
         ready(inputs.judge)  # before anything is raised, not after
