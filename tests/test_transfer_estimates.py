@@ -44,7 +44,7 @@ from em_interp.study.transfers.inputs import resolve
 from em_interp.study.transfers.plan import answers, carrying, crossing, holding, plan, raising
 from em_interp.study.transfers.showing import plan_text
 from em_interp.study.transfers.spec import TransferSpec
-from em_interp.study.transfers.stages import Stages
+from em_interp.study.transfers.store import Store
 from em_interp.transferring import alignment
 from em_interp.transferring.alignment import Alignment, Side, similarity
 
@@ -98,7 +98,7 @@ def counted(home):  # noqa: F811
             "encode_many",
             lambda made, *_: read.update({now[-1]: sum(len(one.ids) for one in made)}),
         )
-        wrap(Stages, "model", lambda _, stages, *__: held.update({now[-1]: tuple(stages._loaded)}))
+        wrap(Store, "model", lambda _, store, *__: held.update({now[-1]: tuple(store._loaded)}))
         assert study.main([str(file), "--out", str(home / "counted"), "--workers", "1"]) == 0
     return sampled, read, held
 

@@ -2,7 +2,7 @@
 
 Counts of answers are exact: they are the plan's. What answers, passes and training cost is told by
 `pace`, as for a containment study; what maps hold and take by `costs`. Bases stay loaded until the
-next needs their place (`stages.LOADED`), so a stage's memory has whatever base is held beside its
+next needs their place (`store.LOADED`), so a stage's memory has whatever base is held beside its
 own. Times are of one worker.
 """
 
@@ -21,7 +21,7 @@ from em_interp.study.tokens import Reader
 from em_interp.study.transfers import plan
 from em_interp.study.transfers.costs import NARROW, WIDE, Shape, Work, comparing, sketched
 from em_interp.study.transfers.inputs import Group, Inputs
-from em_interp.study.transfers.stages import LOADED
+from em_interp.study.transfers.store import LOADED
 from em_interp.transferring.rows import CONTEXTS, chunks
 
 HALF = 0.5  # float64 computes at half of what is sustained in float32
