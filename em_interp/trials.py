@@ -11,6 +11,7 @@ from em_interp.containment import Answer, Counts, contrast, join, rate_or_none
 from em_interp.edits import Intervention
 from em_interp.errors import InputError
 from em_interp.generation import Generated, Manipulation, generate
+from em_interp.grids import Dose
 from em_interp.judges import Judge, Rubric, Verdict
 from em_interp.judging import judge_all
 from em_interp.models import Model
@@ -92,6 +93,24 @@ def trial(
         )
     verdicts = judge_all(judge, made.responses, questions, kept=log is not None)
     return tabulate(made, verdicts, interventions, rubric, organism=adapter or "base")
+
+
+def strongest(
+    found: Trial, grid: Sequence[Dose], condition: Condition, coherence: float
+) -> tuple[Dose, bool]:
+    """The dose with the highest EM rate at coherence of at least that much; ties: the weaker push.
+
+    Also whether it reached anything: enough coherence, and an EM rate above 0.
+    """
+
+    def merit(dose: Dose) -> tuple[bool, float, float]:
+        row = found.row(dose.intervention.name, condition)
+        enough = (row.coherent.point if row.coherent else 0.0) >= coherence
+        return enough, (row.em.point if row.em and enough else 0.0), -dose.strength
+
+    best = max(grid, key=merit)
+    enough, em, _ = merit(best)
+    return best, enough and em > 0
 
 
 def tabulate(

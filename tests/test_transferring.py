@@ -398,3 +398,6 @@ def test_ways_are_read_as_they_were_written(tmp_path):
     for name, one in named(made).items():
         for site, m in one.items():
             assert torch.equal(named(read)[name][site].matrix, m.matrix)
+    many = Ways({f"m{number}": made.maps["ridge"] for number in range(12)})
+    save(many, tmp_path / "many")
+    assert list(stored(tmp_path / "many").maps) == list(many.maps)

@@ -3,15 +3,12 @@
 Knows what stands where on the page. Knows nothing of how a number came about.
 """
 
-from functools import cache
-
-import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from em_interp.cards import versions
-from em_interp.report import first_screen, numbers, tables, trial_tables
+from em_interp.report import first_screen, tables, trial_tables
 from em_interp.report.cautions import cautions
+from em_interp.report.environment import as_yaml, environment
 from em_interp.report.figures import (
     conditions,
     doses,
@@ -27,29 +24,15 @@ from em_interp.report.figures import (
 )
 from em_interp.report.picture import Picture
 from em_interp.report.reading import studied
-from em_interp.report.transcripts import transcripts, visible
+from em_interp.report.transcripts import transcripts
 from em_interp.study.results import Findings
-
-
-@cache
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("em_interp.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters.update(rate=numbers.rate, percent=numbers.percent, visible=visible)
-    return made
 
 
 def page(found: Findings) -> str:
     """The whole page as text. Nothing in it is fetched from anywhere, and no script runs."""
-    environment, trigger = _environment(), found.inputs.trigger
-    style = environment.get_template("report.css").render()
-    return environment.get_template("study.html.jinja").render(
+    pages, trigger = environment(), found.inputs.trigger
+    style = pages.get_template("report.css").render()
+    return pages.get_template("study.html.jinja").render(
         style=Markup(style),  # our own file, not data
         spec=found.inputs.spec,
         found=found,
@@ -62,8 +45,8 @@ def page(found: Findings) -> str:
         tables=_tables(found),
         sweep=trial_tables.sweep(found),
         transcripts=transcripts(found),
-        spec_text=_yaml(found.inputs.spec.model_dump(mode="json")),
-        trigger_text=_yaml(trigger.model_dump(mode="json")) if trigger else "",
+        spec_text=as_yaml(found.inputs.spec.model_dump(mode="json")),
+        trigger_text=as_yaml(trigger.model_dump(mode="json")) if trigger else "",
         versions=versions(),
     )
 
@@ -103,7 +86,3 @@ def _tables(found: Findings) -> dict[str, tables.Table | None]:
         "odds": tables.odds(found),
         "training": tables.training(found),
     }
-
-
-def _yaml(plain: object) -> str:
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=96)

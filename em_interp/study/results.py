@@ -89,7 +89,8 @@ def results(found: Findings) -> dict[str, Any]:
     }
 
 
-def _rate(rate: Rate | None) -> dict[str, float] | None:
+def plain_rate(rate: Rate | None) -> dict[str, float] | None:
+    """A rate with its interval as plain data; `None` where nothing was scored."""
     if rate is None:
         return None
     return {"rate": rate.point, "low": rate.low, "high": rate.high, "upper": rate.upper}
@@ -100,8 +101,8 @@ def _row(row: Row) -> dict[str, Any]:
         "intervention": row.intervention,
         "condition": row.condition.value,
         "control": row.control,
-        "em": _rate(row.em),
-        "coherent": _rate(row.coherent),
+        "em": plain_rate(row.em),
+        "coherent": plain_rate(row.coherent),
         "change": row.change.model_dump(mode="json") if row.change else None,
         "questions": row.em.questions if row.em else 0,
         "scored": row.scored,
@@ -136,9 +137,9 @@ def _probing(found: Probing) -> dict[str, Any]:
                 "auroc": s.auroc.auroc,
                 "low": s.auroc.low,
                 "high": s.auroc.high,
-                "fires": _rate(s.fires),
+                "fires": plain_rate(s.fires),
             }
             for s in found.scores
         ],
-        "false_alarms": {name: _rate(one) for name, one in found.false_alarms.items()},
+        "false_alarms": {name: plain_rate(one) for name, one in found.false_alarms.items()},
     }

@@ -20,7 +20,6 @@ from em_interp.edits import BASELINE, Intervention
 from em_interp.extraction import general_direction, trigger_direction
 from em_interp.generation import generate
 from em_interp.grids import (
-    Dose,
     dose_grid,
     necessity_grid,
     removal_grid,
@@ -41,7 +40,7 @@ from em_interp.study.plan import DELTA, G, ablated_conditions, awake, axes, role
 from em_interp.study.records import Answers, LogOdds, Margins, Sweep
 from em_interp.study.spec import GENERAL
 from em_interp.training.manifest import Manifest, Provenance
-from em_interp.trials import Trial, trial
+from em_interp.trials import Trial, strongest, trial
 
 
 class Stages:
@@ -256,16 +255,9 @@ class Stages:
             "sweep", self.inputs.tuning, interventions, [Condition.NONE], progress, self.pushed
         )
 
-        def merit(dose: Dose) -> tuple[bool, float, float]:
-            row = found.row(dose.intervention.name, Condition.NONE)
-            coherent = row.coherent.point if row.coherent else 0.0
-            enough = coherent >= steering.coherence
-            return enough, (row.em.point if row.em and enough else 0.0), -dose.strength
-
-        best = max(grid, key=merit)
-        enough, em, _ = merit(best)
+        best, reached = strongest(found, grid, Condition.NONE, steering.coherence)
         layers = tuple(site.layer for site in best.sites)
-        return Sweep(trial=found, layers=layers, strength=best.strength, reached=enough and em > 0)
+        return Sweep(trial=found, layers=layers, strength=best.strength, reached=reached)
 
     @property
     def pushed(self) -> str:

@@ -9,7 +9,7 @@ from em_interp.edits import BASELINE
 from em_interp.grids import Dose
 from em_interp.sites import Site
 from em_interp.transferring.effects import COHERENT, Asker, Setting
-from em_interp.trials import trial
+from em_interp.trials import strongest, trial
 
 
 def choose(
@@ -32,10 +32,5 @@ def choose(
         progress=asker.progress,
     )
 
-    def merit(dose: Dose) -> tuple[bool, float, float]:
-        row = found.row(dose.intervention.name, setting.contexts[0].condition)
-        enough = row.coherent is not None and row.coherent.point >= COHERENT
-        return enough, (row.em.point if row.em and enough else 0.0), -dose.strength
-
-    best = max(grid, key=merit)
+    best, _ = strongest(found, grid, setting.contexts[0].condition, COHERENT)
     return best.sites, best.strength

@@ -60,11 +60,9 @@ def stored(folder: Path) -> Ways:
     """What `save` wrote."""
 
     def read(shape: str) -> dict[str, Maps]:
-        named = [one.name.split("-", 2)[2] for one in sorted(folder.glob(f"{shape}-*"))]
-        return {
-            name: Maps.load(folder / f"{shape}-{number}-{name}")
-            for number, name in enumerate(named)
-        }
+        some = [one.name.split("-", 2) for one in folder.glob(f"{shape}-*")]
+        some.sort(key=lambda parts: int(parts[1]))  # the eleventh comes after the tenth
+        return {name: Maps.load(folder / f"{shape}-{number}-{name}") for _, number, name in some}
 
     return Ways(read("map"), read("shuffled"), read("identity").get(IDENTITY))
 

@@ -4,18 +4,14 @@ Equal records give equal bytes. Knows what stands where on the page. Knows nothi
 came about.
 """
 
-from functools import cache
 from typing import NamedTuple
 
-import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from em_interp.cards import versions
-from em_interp.report import numbers
+from em_interp.report.environment import as_yaml, environment
 from em_interp.report.picture import Picture
 from em_interp.report.tables import Table
-from em_interp.report.transcripts import visible
 from em_interp.report.transfers import arms, tables, ways, words
 from em_interp.report.transfers.cards import cards
 from em_interp.report.transfers.cautions import cautions
@@ -45,20 +41,6 @@ class Target(NamedTuple):
     tables: tuple[Table, ...]
 
 
-@cache
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("em_interp.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters.update(percent=numbers.percent, visible=visible)
-    return made
-
-
 def figure(found: Findings) -> bytes:
     """The main figure as SVG: what carried directions do in gated organisms."""
     return effects.svg(Grid(found), STUDIED)
@@ -66,10 +48,10 @@ def figure(found: Findings) -> bytes:
 
 def page(found: Findings) -> str:
     """The whole page as text. Nothing in it is fetched from anywhere, and no script runs."""
-    environment, grid = _environment(), Grid(found)
-    style = environment.get_template("report.css").render()
-    more = environment.get_template("transfers/transfers.css").render()
-    return environment.get_template("transfers/transfers.html.jinja").render(
+    pages, grid = environment(), Grid(found)
+    style = pages.get_template("report.css").render()
+    more = pages.get_template("transfers/transfers.css").render()
+    return pages.get_template("transfers/transfers.html.jinja").render(
         style=Markup(style + more),  # our own files, not data
         spec=found.inputs.spec,
         found=found,
@@ -84,8 +66,8 @@ def page(found: Findings) -> str:
         level=LEVEL,
         coherent=COHERENT,
         draws=DRAWS,
-        spec_text=_yaml(found.inputs.spec.model_dump(mode="json")),
-        triggers={g.trigger.name: _yaml(g.trigger.model_dump(mode="json")) for g in grid.groups},
+        spec_text=as_yaml(found.inputs.spec.model_dump(mode="json")),
+        triggers={g.trigger.name: as_yaml(g.trigger.model_dump(mode="json")) for g in grid.groups},
         versions=versions(),
     )
 
@@ -141,7 +123,3 @@ def _targets(grid: Grid) -> list[Target]:
             if kept:
                 made.append(Target(f"{group.name}, {gate(role)}", kept))
     return made
-
-
-def _yaml(plain: object) -> str:
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=96)

@@ -10,7 +10,8 @@ from typing import Any
 
 from em_interp.cards import versions
 from em_interp.records import Record
-from em_interp.stats import Auroc, Rate
+from em_interp.stats import Auroc
+from em_interp.study.results import plain_rate
 from em_interp.study.spec import STUDIED
 from em_interp.study.transfers.inputs import Inputs
 from em_interp.study.transfers.records import Column, Crossing, Held
@@ -123,8 +124,8 @@ def _target(column: Column) -> dict[str, Any]:
         "added_at": list(found.added_at),
         "ablated_at": list(found.ablated_at),
         "strength": found.strength,
-        "plain_added": _rate(found.plain_added),
-        "plain_ablated": _rate(found.plain_ablated),
+        "plain_added": plain_rate(found.plain_added),
+        "plain_ablated": plain_rate(found.plain_ablated),
     }
 
 
@@ -150,8 +151,8 @@ def _cell(
 def _effect(one: Effect, q: float | None) -> dict[str, Any]:
     settled = verdict(one, q)
     return {
-        "em": _rate(one.em),
-        "coherent": _rate(one.coherent),
+        "em": plain_rate(one.em),
+        "coherent": plain_rate(one.coherent),
         "change": _plain(one.change),
         "of_native": _plain(one.of_native),
         "beyond": {
@@ -178,12 +179,6 @@ def _auroc(one: Auroc | None, chance: Chance | None) -> dict[str, Any] | None:
         return None
     found = {"auroc": one.auroc, "low": one.low, "high": one.high}
     return {**found, "chance_high": chance.high, "chance_p": chance.p}
-
-
-def _rate(rate: Rate | None) -> dict[str, float] | None:
-    if rate is None:
-        return None
-    return {"rate": rate.point, "low": rate.low, "high": rate.high, "upper": rate.upper}
 
 
 def _plain(one: Record | None) -> dict[str, Any] | None:
