@@ -4,7 +4,7 @@ from em_interp.stats.agreement import Alpha, Kappa, alpha, kappa
 from em_interp.stats.auroc import Auroc, auroc
 from em_interp.stats.contrasts import Contrast, Ratio, holm, paired, ratio, sign_flip
 from em_interp.stats.counts import design_effect, icc
-from em_interp.stats.fractions import Fraction, fraction
+from em_interp.stats.fractions import Fraction, fraction, share
 from em_interp.stats.judge_error import Corrected, Validation, judge_corrected
 from em_interp.stats.quantiles import wilson
 from em_interp.stats.rates import Rate, leave_one_out, rate
@@ -34,6 +34,7 @@ __all__ = [
     "rate",
     "ratio",
     "seeds",
+    "share",
     "sign_flip",
     "wilson",
 ]

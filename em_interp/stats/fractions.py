@@ -1,12 +1,20 @@
 """How much of a native effect an effect is: a quotient of two differences, with its interval.
 
-Knows intervals. Knows nothing of where an effect came from.
+The denominator is measured too: its noise is in every interval here, and where it cannot be told
+from 0 there is no quotient. `share` has both per question and uses how they move together;
+`fraction` has only their intervals.
+Knows differences. Knows nothing of where an effect came from.
 """
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import ArrayLike
+
+from em_interp.errors import InputError
 from em_interp.records import Record
 from em_interp.stats.contrasts import Contrast
+from em_interp.stats.quantiles import check_confidence, student_quantile
 
 STEPS = 200
 
@@ -46,6 +54,39 @@ def fraction(effect: Contrast, native: Contrast) -> Fraction | None:
         low=min(low, point),
         high=max(high, point),
         confidence=native.confidence,
+    )
+
+
+def share(effects: ArrayLike, gaps: ArrayLike, confidence: float = 0.95) -> Fraction | None:
+    """mean(effects[K]) / mean(gaps[K]) of the same K questions in the same order (Fieller 1954).
+
+    The interval holds every r for which mean(effects - r gaps) is not told from 0 by a t test on
+    K - 1 degrees of freedom, so noise of the gap counts, and what effect and gap have in common
+    does not. `None` where the gap itself is not told from 0 by that test (one question tells
+    nothing): then no r is excluded, and there is nothing to be a share of.
+    """
+    check_confidence(confidence)
+    top, below = np.asarray(effects, dtype=np.float64), np.asarray(gaps, dtype=np.float64)
+    if top.ndim != 1 or top.shape != below.shape or not np.isfinite([top, below]).all():
+        raise InputError(
+            f"effects and gaps must be finite numbers of the same questions, "
+            f"not {top.shape} and {below.shape}"
+        )
+    if len(top) < 2:
+        return None
+    a, b = float(top.mean()), float(below.mean())
+    (var_a, both), (_, var_b) = np.cov(top, below) / len(top)
+    t = student_quantile((1 + confidence) / 2, len(top) - 1)
+    # r with (a - r b)² ≤ t² (var_a - 2 r both + r² var_b): a parabola in r, open where b is noise.
+    square, half, rest = b**2 - t**2 * var_b, a * b - t**2 * both, a**2 - t**2 * var_a
+    if square <= 1e-9 * b**2:
+        return None
+    width = max(half**2 - square * rest, 0.0) ** 0.5
+    return Fraction(
+        fraction=a / b,
+        low=float(min((half - width) / square, a / b)),
+        high=float(max((half + width) / square, a / b)),
+        confidence=confidence,
     )
 
 
