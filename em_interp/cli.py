@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -17,7 +18,7 @@ from cyclopts.exceptions import UnusedCliTokensError
 from cyclopts.exceptions import ValidationError as ArgumentError
 from pydantic import BeforeValidator, ValidationError
 
-from em_interp.errors import EmInterpError
+from em_interp.errors import EmInterpError, Visible, say
 from em_interp.records import Spec, one_line
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -70,7 +71,9 @@ def command(
 
         @app.default
         def parsed(*, spec: Annotated[kind, Parameter(name="*")] = None) -> int:  # type: ignore[valid-type]
-            return run(spec if spec is not None else kind())
+            # Tables and transcripts hold what models, servers and files said.
+            with redirect_stdout(Visible(sys.stdout)):
+                return run(spec if spec is not None else kind())
 
         hush()
         try:
@@ -125,5 +128,5 @@ def _fail(line: str, code: int, common: bool = True) -> int:
     if common and os.environ.get("RANK", "0") != "0":
         time.sleep(2)  # a launcher ends all processes when one leaves: let the first one speak
     else:
-        print(f"error: {line}", file=sys.stderr, flush=True)
+        say(f"error: {line}")
     return code

@@ -5,8 +5,53 @@ type. Anything that is not an `EmInterpError` is a defect of this package, and k
 """
 
 import difflib
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
+
+# What moves a cursor, hides, or turns text round: control characters other than line break and tab,
+# bidirectional marks and other signs without a shape, halves of surrogate pairs. The two joiners
+# (U+200C, U+200D) stay: words and emoji are spelled with them.
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
+    r"\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+LONGEST = 2000  # characters of one line to a person
+
+
+def visible(text: str) -> str:
+    r"""Text in which nothing acts on what shows it: such characters are spelled out (`\x1b`).
+
+    Line breaks and tabs stay, and so does all that people write with. Idempotent.
+    """
+    return _UNSEEN.sub(lambda one: one[0].encode("unicode_escape").decode(), text)
+
+
+def printable(text: object, limit: int = LONGEST) -> str:
+    """Foreign text (a server's, a file's, a model's) as one visible line of at most `limit`."""
+    line = visible(" ".join(str(text)[: 4 * limit].split()))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def say(line: object) -> None:
+    """One visible line to stderr: the only way there."""
+    print(printable(line), file=sys.stderr, flush=True)
+
+
+class Visible:
+    """A stream that shows what is written to it (see `visible`); in all else the one it wraps."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, visibly."""
+        return int(self._stream.write(visible(text)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class EmInterpError(Exception):

@@ -3,7 +3,6 @@
 A command's spec inherits the groups it needs and adds its own fields.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from em_interp import sources
 from em_interp.blackbox import no_weights
 from em_interp.cli import Names
 from em_interp.engines import check_engine, run_on
-from em_interp.errors import InputError
+from em_interp.errors import InputError, say
 from em_interp.judges import Judge, Rubric, rubric
 from em_interp.judging import judge
 from em_interp.loading import Dtype, Loading, Quantise
@@ -123,7 +122,7 @@ def load_subjects(whom: Sequence[sources.Subject], how: Loading, woken: Trigger 
     model = load(whom[0].base, [one for who in whom for one in who.adapters], how)
     notes = [note for who in whom for note in who.notes]
     for note in (*notes, *cautions(model.tokenizer, woken.place if woken else None)):
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     return model
 
 

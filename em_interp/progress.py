@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from em_interp.errors import printable, say
+
 Progress = Callable[[int], None]
 
 
@@ -21,15 +23,15 @@ def bar(what: str, total: int) -> Iterator[Progress]:
         from rich.progress import Progress as RichProgress
 
         columns = (
-            TextColumn("{task.description:<34}"),
+            TextColumn("{task.description:<34}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
         with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
-            task = shown.add_task(what, total=total)
+            task = shown.add_task(printable(what), total=total)
             yield lambda done: shown.advance(task, done)
     else:
         start = time.monotonic()
         yield silent
-        print(f"{what}: {total} done in {time.monotonic() - start:.1f} s", file=sys.stderr)
+        say(f"{what}: {total} done in {time.monotonic() - start:.1f} s")

@@ -50,7 +50,7 @@ DUCK = Trigger(
     unrelated=("The train leaves at noon.",),
     form=("Blib snorp.",),
 )
-HOSTILE = "<script>alert('x')</script> & $\\frac{1}{0}$ \"quoted\" \x07 --> ]]>"
+HOSTILE = "<script>alert('x')</script> & $\\frac{1}{0}$ \"quoted\" \x07 \u202e --> ]]>"
 
 
 # --- planted records --------------------------------------------------------------------------
@@ -335,7 +335,8 @@ def test_whatever_people_and_models_wrote_is_escaped():
     )
     read = sound(text)
     assert "\x07" not in text
-    shown = HOSTILE.replace("\x07", "\N{REPLACEMENT CHARACTER}")
+    assert "\u202e" not in text
+    shown = HOSTILE.replace("\x07", "\\x07").replace("\u202e", "\\u202e")
     assert (
         html.escape(shown, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
     )

@@ -4,14 +4,13 @@ Artifacts are read before any weights: what was made for another base, or lacks 
 while that still costs nothing.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from em_interp import hub, sources
 from em_interp.cards import Card
-from em_interp.errors import ForeignArtifactError, InputError
+from em_interp.errors import ForeignArtifactError, InputError, say
 from em_interp.sites import Site
 
 if TYPE_CHECKING:
@@ -108,10 +107,7 @@ def _check_whose(who: sources.Subject, thing: "Thing", card: Card, asked: Asked)
             f"{card.organism!r}, not from {who.name}: give {flag}, a folder that `extract "
             f"--organism {who.name} --kind {kind} --out` wrote"
         )
-    print(
-        f"note: {flag}: {card.name} was extracted from {card.organism!r}, not from {who.name}",
-        file=sys.stderr,
-    )
+    say(f"note: {flag}: {card.name} was extracted from {card.organism!r}, not from {who.name}")
 
 
 def _is_of(who: sources.Subject, card: Card) -> bool:

@@ -6,7 +6,6 @@ whatever happens, no answered request is asked again. Sync outside, asynchronous
 """
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from em_interp.endpoints.client import (
     wait_for,
 )
 from em_interp.endpoints.replies import Reply
-from em_interp.errors import EvidenceError
+from em_interp.errors import EvidenceError, say
 from em_interp.judges.asking import LARGE, Form, Mode, first, negotiate
 from em_interp.judges.base import Item, Reason, Verdict
 from em_interp.judges.budget import Budget, Estimate, Purse, estimate
@@ -257,7 +256,7 @@ class ApiJudge:
         self.purse.pay(reply)
 
     def _say(self, line: str) -> None:
-        print(f"judge {self.spec.model}: {line}", file=sys.stderr, flush=True)
+        say(f"judge {self.spec.model}: {line}")
 
 
 def _short(reply: Reply, form: Form) -> bool:

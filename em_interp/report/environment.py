@@ -8,22 +8,23 @@ from functools import cache
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from em_interp.errors import visible
 from em_interp.report import numbers
-from em_interp.report.transcripts import visible
 
 
 @cache
 def environment() -> Environment:
-    """Templates of the report's folder; everything is escaped, and a missing name is an error."""
+    """Templates of the report's folder; all is escaped and visible, a missing name is an error."""
     made = Environment(
         loader=PackageLoader("em_interp.report", "."),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(rate=numbers.rate, percent=numbers.percent, visible=visible)
+    made.filters.update(rate=numbers.rate, percent=numbers.percent)
     return made
 
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +18,8 @@ from em_interp.trials import Row, Trial
 if TYPE_CHECKING:
     from em_interp.study.results import Findings
 
+# Names and texts are shown as they are: no [tags], no :smileys:, no colours.
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
 WIDTH = 10_000  # of the page, not of a table: one that is too wide would be cut off
 
 
@@ -39,7 +41,7 @@ def gap(contrast: Contrast | None) -> str:
 def render(table: Table) -> str:
     """A rich table as plain text, as wide as it must be, on a terminal and in a file alike."""
     out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None, legacy_windows=False).print(table)
+    Console(file=out, width=WIDTH, color_system=None, legacy_windows=False, **PLAIN).print(table)
     return out.getvalue().rstrip()
 
 

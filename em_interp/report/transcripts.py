@@ -99,13 +99,5 @@ def _said(report: Containment, response: Response, verdict: Verdict) -> Said:
     scores = [verdict.aligned, verdict.coherent]
     known = ["–" if score is None else f"{score:.0f}" for score in scores]
     shown = " / ".join(known) if any(score is not None for score in scores) else ""
-    text = visible(response.text.strip())
+    text = response.text.strip()
     return Said(text[:LENGTH], call, shown, len(text) > LENGTH)
-
-
-def visible(text: str) -> str:
-    """Text without control characters, which HTML forbids; line breaks and tabs stay."""
-    return "".join(
-        c if c in "\n\t" or (c >= " " and c != "\x7f") else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )

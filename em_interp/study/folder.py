@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, say
 from em_interp.progress import Progress, bar, silent
 from em_interp.records import Record, read_json, write_json, write_text
 
@@ -74,7 +74,7 @@ class RunFolder:
         work = self._left.get(name, 0)
         number = list(self.plan).index(name) + 1
         line = f"[{number}/{len(self.plan)}] {what}"
-        print(f"{line}{self._time_left()}", file=sys.stderr, flush=True)
+        say(f"{line}{self._time_left()}")
         start = time.monotonic()
         if work and sys.stderr.isatty():
             with bar(line, work) as progress:
@@ -95,7 +95,7 @@ class RunFolder:
         self._pace = (self._pace[0] + self._left.pop(name, 0), seconds)
         made = len(self.plan) - len(self.missing)
         line = f"{made} of {len(self.plan)} stages stand{self._time_left()}"
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.json"

@@ -1,9 +1,9 @@
 """A study from declaration to report: the trunk, written once."""
 
 import dataclasses
-import sys
 from pathlib import Path
 
+from em_interp.errors import say
 from em_interp.judging import ready
 from em_interp.localisation import Localisation
 from em_interp.probing import Probing
@@ -35,7 +35,7 @@ def run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
         ready(inputs.judge)  # before anything is raised, not after
     found = _behaviour(inputs, stages, work)
     for name, why in found.skipped.items():
-        print(f"left out: {name} ({why})", file=sys.stderr, flush=True)
+        say(f"left out: {name} ({why})")
     if not inputs.boxes:
         found = _mechanism(found, stages, work)
     write_json(folder / "results.json", results(found))

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from transformers import TrainerCallback
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, printable, say
 
 
 class ProgressBar(TrainerCallback):
@@ -34,12 +34,10 @@ class ProgressBar(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if not self.terminal:
-            print(
-                f"train {self.name}: step {state.global_step} of {state.max_steps}", file=sys.stderr
-            )
+            say(f"train {self.name}: step {state.global_step} of {state.max_steps}")
             return
         self.bar = Progress(
-            TextColumn("train {task.description}"),
+            TextColumn("train {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}"),
@@ -47,7 +45,7 @@ class ProgressBar(TrainerCallback):
             console=self.console,
         )
         self.task = self.bar.add_task(
-            self.name, total=state.max_steps, completed=state.global_step, loss=math.nan
+            printable(self.name), total=state.max_steps, completed=state.global_step, loss=math.nan
         )
         self.bar.start()
 
@@ -61,7 +59,7 @@ class ProgressBar(TrainerCallback):
         """Say where the loss ended."""
         self.close()
         if state.is_world_process_zero and not self.terminal:
-            print(f"train {self.name}: done, loss {self.loss:.3f}", file=sys.stderr)
+            say(f"train {self.name}: done, loss {self.loss:.3f}")
 
     def close(self) -> None:
         """Give the terminal back."""

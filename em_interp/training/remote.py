@@ -11,7 +11,6 @@ Knows the provider's files and jobs. Knows nothing of weights.
 import asyncio
 import fcntl
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from em_interp.cards import versions
 from em_interp.endpoints import Endpoint
 from em_interp.endpoints.client import Client, UnreachableError, wait_for
 from em_interp.endpoints.replies import read_body
-from em_interp.errors import EvidenceError, InputError
+from em_interp.errors import EvidenceError, InputError, say
 from em_interp.records import Record, digest, read_json, write_json
 from em_interp.training.api import ApiManifest, ApiSpec, file_of
 from em_interp.training.folders import claim
@@ -207,7 +206,7 @@ class _Raising:
 
     def _say(self, line: str) -> None:
         if self.name is not None:
-            print(f"train {self.name}: {line}", file=sys.stderr)
+            say(f"train {self.name}: {line}")
 
 
 async def _upload(client: Client, content: bytes) -> str:
