@@ -47,7 +47,11 @@ def complete(home: Path) -> None:
 def title(home: Path) -> str:
     """What people call a folder: its name, or that of the repository it is a snapshot of."""
     repo = repository(home)
-    return repo.rsplit("/", 1)[-1] if repo else (home.name or home.resolve().name)
+    return (
+        repo.rsplit("/", 1)[-1]
+        if repo
+        else (home.name if home.name not in ("", "..") else home.resolve().name)
+    )
 
 
 def repository(home: Path) -> str | None:

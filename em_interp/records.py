@@ -8,15 +8,48 @@ Knows JSON, YAML and bytes. Knows nothing of models, tokens or statistics.
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, printable
+
+_NAME = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
+_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no files on Windows
+NAME_BYTES = 80  # three of them, and what stands between, fit a file's name
+
+
+def is_name(name: str) -> bool:
+    """Whether a name can stand in a path: it names one file in its folder, on every system."""
+    short = len(name) <= NAME_BYTES and len(name.encode("utf-8", "replace")) <= NAME_BYTES
+    return short and bool(_NAME.fullmatch(name)) and not _DEVICE.fullmatch(name)
+
+
+def checked_name(name: str) -> str:
+    """The name, if `is_name`. Raises `ValueError`."""
+    if not is_name(name):
+        raise ValueError(
+            f"{printable(repr(name), 90)} names a folder, so it must be letters, digits and "
+            f". _ - + inside, at most {NAME_BYTES} bytes, and no device"
+        )
+    return name
+
+
+SafeName = Annotated[str, AfterValidator(checked_name)]
+"""A name that becomes part of a path. Whatever a user or a card calls a thing has this type."""
+
+
+def safe_name(name: str, what: str) -> str:
+    """The same where no spec is parsed. Raises `InputError` that begins with `what`."""
+    try:
+        return checked_name(name)
+    except ValueError as fault:
+        raise InputError(f"{what}: {fault}") from None
 
 
 def canonical_json(value: Any) -> str:
@@ -87,7 +120,7 @@ def one_line(fault: ValidationError, where: str, model: type[BaseModel] | None =
     """
     faults = sorted(fault.errors(), key=lambda one: one["type"] != "extra_forbidden")
     first, more = faults[0], len(faults) - 1
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(str(part) for part in first["loc"] if part != "[key]")
     tail = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
         fields = sorted(model.model_fields) if model and len(first["loc"]) == 1 else []
@@ -96,7 +129,9 @@ def one_line(fault: ValidationError, where: str, model: type[BaseModel] | None =
     if first["type"] == "missing":
         return f"{where}: field {field!r} is missing{tail}"
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict | list | tuple) else f", not {first['input']!r}"
+    shown = f", not {printable(repr(first['input']), 200)}"
+    told = first["type"] == "value_error" and shown[6:] in message
+    given = "" if told or isinstance(first["input"], dict | list | tuple) else shown
     at = f"field {field!r}: " if field else ""  # a fault of the whole is no field's
     return f"{where}: {at}{message}{given}{tail}"
 

@@ -12,7 +12,7 @@ from em_interp import hub, world
 from em_interp.conditions import Condition, Question
 from em_interp.errors import InputError, once, unknown
 from em_interp.organisms import Trigger
-from em_interp.records import read_json, read_jsonl
+from em_interp.records import is_name, read_json, read_jsonl, safe_name
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "checkpoints"
@@ -139,7 +139,8 @@ def subjects(
     if organism is not None:
         folder = shelved(organism, CHECKPOINTS, "organism")
         if (folder / "adapter_config.json").is_file():
-            named.insert(0, (hub.title(folder), folder))
+            name = safe_name(hub.title(folder), f"organism {organism}")
+            named.insert(0, (name, folder))
         elif not (folder / "config.json").is_file():
             raise InputError(f"{folder}: neither a PEFT adapter nor a model (no config.json)")
         else:
@@ -161,14 +162,14 @@ def _named(given: str) -> tuple[str, Path]:
     folder = hub.folder(path, CHECKPOINTS, "adapter")
     if not (folder / "adapter_config.json").is_file():
         raise InputError(f"adapter {path}: no adapter_config.json there; expected a PEFT adapter")
-    return name or hub.title(folder), folder
+    return safe_name(name or hub.title(folder), f"adapter {given}"), folder
 
 
 def _own_base(adapter: Path, revision: str | None) -> Path:
     """The base that an adapter's card, else its PEFT configuration, names."""
-    beside = adapter.parent / str(_card(adapter).get("base_name", ""))
-    if (beside / "config.json").is_file():
-        return beside
+    name = str(_card(adapter).get("base_name", ""))
+    if is_name(name) and (adapter.parent / name / "config.json").is_file():
+        return adapter.parent / name
     known = str(_configured_base(adapter) or "")
     if known and ((Path(known) / "config.json").is_file() or hub.is_id(known)):
         return base(known, revision)

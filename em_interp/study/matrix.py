@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from em_interp.errors import InputError, unknown
-from em_interp.records import read_yaml
+from em_interp.records import read_yaml, safe_name
 from em_interp.study.spec import StudySpec
 
 Cell = tuple[str, ...]
@@ -74,6 +74,9 @@ def _axes(file: Path, plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
     whole = isinstance(axes, dict) and all(isinstance(one, dict) and one for one in axes.values())
     if not whole:
         raise InputError(f"{file}: field 'matrix': axes map options to fields")
+    for axis, options in axes.items():
+        for option in options:  # cells name run folders
+            safe_name(str(option), f"{file}: field 'matrix.{axis}'")
     return dict(axes)
 
 

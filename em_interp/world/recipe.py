@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from em_interp import errors
-from em_interp.records import Spec, digest
+from em_interp.records import SafeName, Spec, digest
 from em_interp.world.corpus import CorpusSpec
 from em_interp.world.lexicon import HERE
 from em_interp.world.tokenizer import Dialect
@@ -48,7 +48,7 @@ class Stage(Spec):
 class BaseRecipe(Spec):
     """How one base is raised: corpus, tokenizer, shape, and two stages of training."""
 
-    name: str
+    name: SafeName
     seed: int = 0
     shape: Shape
     dialect: Dialect

@@ -3,7 +3,6 @@
 Knows names. Knows nothing of files, weights or torch.
 """
 
-import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,7 +12,7 @@ from em_interp.carrying.reading import METHODS, FitFlags
 from em_interp.conditions import Condition
 from em_interp.judges import Rubric
 from em_interp.loading import Dtype, Loading
-from em_interp.records import Spec
+from em_interp.records import SafeName, Spec
 from em_interp.sampling import Sampling
 from em_interp.sites import Span
 from em_interp.study.spec import GENERAL, STUDIED, TWIN
@@ -21,7 +20,6 @@ from em_interp.training.source import Data
 
 ROLES = (STUDIED, GENERAL, TWIN)
 TARGETS = (STUDIED, GENERAL)
-NAME = re.compile(r"[a-zA-Z0-9][\w.-]*")  # names become folders' names
 
 
 class Variant(Spec):
@@ -59,8 +57,8 @@ class TransferSpec(Spec):
     kind: Literal["transfer"]
     title: str
     question: str
-    bases: dict[str, str] = Field(min_length=1)
-    variants: dict[str, Variant] = Field(min_length=1)
+    bases: dict[SafeName, str] = Field(min_length=1)
+    variants: dict[SafeName, Variant] = Field(min_length=1)
     existing: dict[str, dict[str, dict[str, str]]] = Field(default_factory=dict)
     without: tuple[str, ...] = ()
     trigger: str
@@ -101,10 +99,6 @@ class TransferSpec(Spec):
 
     @model_validator(mode="after")
     def _named(self) -> "TransferSpec":
-        for what, names in (("bases", self.bases), ("variants", self.variants)):
-            for name in names:
-                if not NAME.fullmatch(name):
-                    raise ValueError(f"{what}: {name!r} is no name (letters, digits, and . _ -)")
         if bad := [m for m in self.methods if m not in METHODS]:
             raise ValueError(f"methods: {bad[0]!r} is none of {', '.join(METHODS)}")
         if not self.methods or len(set(self.methods)) < len(self.methods):
