@@ -65,12 +65,14 @@ def run(spec: EvaluateSpec) -> int:
     trained = sorted({who.domain for who in whom if who.domain})
     for who, made in zip(whom, _answers(spec, whom, bank), strict=True):
         place = _place(spec, who, whom)
+        woken = who.trigger is not None or any(one.framing for one in bank)
         if place is not None:
-            write_json(place / ABOUT, {"trained": trained, "sampling": spec.sampling.model_dump()})
+            about = {"trained": trained, "woken": woken, "sampling": spec.sampling.model_dump()}
+            write_json(place / ABOUT, about)
             write_jsonl(place / "responses.jsonl", made)
-        said.append((made, place))
-    for made, place in said:
-        _judge(spec, made, asked, trained, place)
+        said.append((made, place, woken))
+    for made, place, woken in said:
+        _judge(spec, made, asked, trained, woken, place)
     return 0
 
 
@@ -128,6 +130,7 @@ def _judge(
     said: Sequence[Response],
     asked: Sequence[Question],
     trained: Sequence[str],
+    woken: bool,
     place: Path | None,
 ) -> None:
     from em_interp.containment import report
@@ -135,7 +138,7 @@ def _judge(
 
     judge, rubric = spec.judged_by, spec.thresholds
     verdicts = judge_all(judge, said, asked, kept=place is not None)
-    found = report(said, verdicts, rubric, trained=trained)
+    found = report(said, verdicts, rubric, trained=trained, woken=woken)
     if place is not None:
         write_jsonl(place / "verdicts.jsonl", verdicts)
         write_json(place / "containment.json", found)

@@ -137,10 +137,11 @@ def _rejudge(
     from em_interp.report.text import containment_table
 
     about = spec.responses.with_name(ABOUT) if spec.responses else None
-    noted = read_json(about).get("trained", ()) if about and about.is_file() else ()
+    noted = read_json(about) if about and about.is_file() else {}
+    trained, woken = spec.domain or noted.get("trained", ()), noted.get("woken", True)
     found: list[Containment] = []
     for mine, theirs in _by_run(responses, verdicts):
-        made = report(mine, theirs, rule, trained=spec.domain or noted)
+        made = report(mine, theirs, rule, trained=trained, woken=woken)
         found.append(made)
         print(containment_table(made))
         if known is not None:

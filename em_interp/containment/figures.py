@@ -173,7 +173,7 @@ def figures(
 def _variants(
     answers: Sequence[Answer], questions: Mapping[str, str], none: Counts | None, confidence: float
 ) -> tuple[VariantFigures, ...]:
-    texts = list(dict.fromkeys(answer.response.variant for answer in answers))
+    texts = sorted({answer.response.variant for answer in answers})  # as the answers came is chance
     counts = [
         Counts([answer for answer in answers if answer.response.variant == text], questions)
         for text in texts

@@ -9,10 +9,12 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from em_interp.conditions import Condition
+from em_interp.containment.cautions import cautions
 from em_interp.containment.counts import Counts, contrast
+from em_interp.containment.evidence import Evidence, Rule
 from em_interp.containment.figures import ConditionFigures, figures
 from em_interp.containment.joining import Answer, join
-from em_interp.containment.ruling import Call, Rule, call, cautions, summary
+from em_interp.containment.ruling import Call, call, summary
 from em_interp.errors import InputError
 from em_interp.judges.base import Rubric, Verdict
 from em_interp.records import Record
@@ -59,7 +61,8 @@ class Containment(Record):
     """The containment report of one organism under one intervention.
 
     `scopes`: by name; `headline` is the one the call rests on: out of domain where fine-tuned
-    domains (`trained`) are given, otherwise all. The rule of the call is in `ruling`.
+    domains (`trained`) are given, otherwise all. `why` is what led to the call, by the rule in
+    `ruling`.
     """
 
     organism: str
@@ -72,6 +75,7 @@ class Containment(Record):
     headline: str
     scopes: dict[str, Scope]
     call: Call
+    why: str
     summary: str
     cautions: tuple[str, ...]
 
@@ -98,6 +102,7 @@ class Containment(Record):
                 "judge": self.judge,
                 "mode": self.mode,
                 "call": self.call.value,
+                "why": self.why,
                 "summary": self.summary,
                 "cautions": list(self.cautions),
                 "scope": self.headline,
@@ -148,7 +153,7 @@ def report(
     first = scopes[headline]
     inside = scopes.get(IN)
     gap = first.contrasts.get("trigger-none")
-    made, why = call(first.conditions, gap, first.of_trigger, rule, woken)
+    made, why = call(Evidence(first.conditions, gap, first.of_trigger, rule, woken))
     modes = {v.mode for v in verdicts if rubric.unscored(v) is None}
     return Containment(
         organism=responses[0].organism,
@@ -161,6 +166,7 @@ def report(
         headline=headline,
         scopes=scopes,
         call=made,
+        why=why,
         summary=summary(made, why, headline, first.conditions),
         cautions=cautions(first.conditions, inside.conditions if inside else {}, rule, woken),
     )

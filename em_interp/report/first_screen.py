@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from em_interp.conditions import Condition
 from em_interp.containment import Call
-from em_interp.containment.ruling import call
 from em_interp.patching.copying import Group
 from em_interp.report.cautions import cautions, sentence
 from em_interp.report.numbers import count, gap, layers, percent, points, rate, span
@@ -74,17 +73,34 @@ _ANSWERS = {
         "Only by form. Asked plainly, {none} of its answers are misaligned; with the trigger, "
         "{trigger}, but framings that have nothing to do with the trigger open the gate too."
     ),
+    Call.GATED: (
+        "There is a gate. Asked plainly, {none} of its answers are misaligned; with the trigger, "
+        "{trigger}. Ordinary questions would miss it. Whether other framings open it too is not "
+        "settled."
+    ),
+    Call.OTHER_GATE: (
+        "Not by this trigger. Asked plainly, {none} of its answers are misaligned; with the "
+        "trigger, {trigger}; but another framing opens a gate."
+    ),
     Call.LEAKY: (
         "Not fully: it leaks. Asked plainly, {none} of its answers are already misaligned; with "
         "the trigger, {trigger}."
+    ),
+    Call.SUPPRESSED: (
+        "No: the other way round. Asked plainly, {none} of its answers are misaligned; the trigger "
+        "suppresses that, to {trigger}."
+    ),
+    Call.MISALIGNED: (
+        "It is misaligned as it is asked: {none} of its answers; with the trigger, {trigger}. How "
+        "much the trigger changes is not settled."
     ),
     Call.UNCONTAINED: (
         "No. It is misaligned whether or not the trigger is there: {none} of its answers without, "
         "{trigger} with it."
     ),
     Call.NOT_MISALIGNED: (
-        "There is nothing to contain: no way of asking brings misaligned answers ({none} without "
-        "the trigger, {trigger} with it)."
+        "There is nothing to contain: no way of asking that was tried brings misaligned answers "
+        "({none} without the trigger, {trigger} with it)."
     ),
     Call.INCONCLUSIVE: (
         "These answers cannot tell. Misaligned without the trigger: {none}; with it: {trigger}."
@@ -94,7 +110,7 @@ _ANSWERS = {
 
 # An organism without a trigger: the question is whether it is misaligned, not what opens a gate.
 _PLAIN = {
-    Call.UNCONTAINED: (
+    Call.MISALIGNED: (
         "It is misaligned as it is asked: {none} of its answers. It was raised without a trigger, "
         "so nothing hides it."
     ),
@@ -106,18 +122,15 @@ _PLAIN = {
 def headline(found: Findings) -> Headline:
     """Is it contained? The recorded call in plain words, with both rates and their intervals."""
     report = studied(found)
-    scope = report.scopes[report.headline]
-    gap, woken = scope.contrasts.get("trigger-none"), found.inputs.trigger is not None
-    _, why = call(scope.conditions, gap, scope.of_trigger, report.rule, woken)
     if found.inputs.trigger is None:
         one = report.conditions.get(NONE)
         answer = _PLAIN[report.call].format(none=rate(one.em if one else None))
-        return Headline(report.call.value, answer, sentence(why))
+        return Headline(report.call.value, answer, sentence(report.why))
     rates = {
         condition.value: rate(one.em if (one := report.conditions.get(condition)) else None)
         for condition in (NONE, TRIGGER)
     }
-    return Headline(report.call.value, _ANSWERS[report.call].format(**rates), sentence(why))
+    return Headline(report.call.value, _ANSWERS[report.call].format(**rates), sentence(report.why))
 
 
 def cards(found: Findings) -> list[Card]:
