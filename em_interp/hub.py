@@ -9,9 +9,19 @@ import re
 from pathlib import Path
 
 from em_interp.errors import InputError, unknown
+from em_interp.records import read_json
 
 SMALL = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 WEIGHTS = ("*.safetensors",)
+# Files that may name code, and what names a kernel to fetch and run.
+NAMING = (
+    "config.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+)
+ATTENTION = ("attn_implementation", "_attn_implementation")
 _ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[^@]+))?")
 
 
@@ -44,14 +54,32 @@ def complete(home: Path) -> None:
         _snapshot(repo, home.name, (*SMALL, *WEIGHTS), f"the weights of {repo!r}")
 
 
+def check_no_code(home: str | Path) -> None:
+    """Raise `InputError` for a folder whose files name code to run: classes, kernels of the hub."""
+    for name in NAMING:
+        if (path := Path(home) / name).is_file():
+            found = read_json(path)
+            plain = found if isinstance(found, dict) else {}
+            parts = [plain, *(one for one in plain.values() if isinstance(one, dict))]
+            if own := next((one["auto_map"] for one in parts if one.get("auto_map")), None):
+                raise InputError(
+                    f"{path}: names code of its own (auto_map: {own}), which is never run; if "
+                    "transformers' own class computes the same, take auto_map out of a copy"
+                )
+            kernels = (str(one.get(key, "")) for one in parts for key in ATTENTION)
+            if kernel := next((one for one in kernels if "/" in one), None):
+                raise InputError(
+                    f"{path}: names a kernel of the hub ({kernel}), which is never run; "
+                    "take attn_implementation out of a copy"
+                )
+
+
 def title(home: Path) -> str:
     """What people call a folder: its name, or that of the repository it is a snapshot of."""
     repo = repository(home)
-    return (
-        repo.rsplit("/", 1)[-1]
-        if repo
-        else (home.name if home.name not in ("", "..") else home.resolve().name)
-    )
+    if repo:
+        return repo.rsplit("/", 1)[-1]
+    return home.name if home.name not in ("", "..") else home.resolve().name
 
 
 def repository(home: Path) -> str | None:

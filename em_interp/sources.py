@@ -31,6 +31,7 @@ def base(name: str | Path, revision: str | None = None) -> Path:
     home = hub.folder(name, CHECKPOINTS, "base", revision)
     if not (home / "config.json").is_file():
         raise InputError(f"base {name}: no config.json there; expected a model's folder")
+    hub.check_no_code(home)
     return home
 
 
@@ -169,7 +170,7 @@ def _own_base(adapter: Path, revision: str | None) -> Path:
     """The base that an adapter's card, else its PEFT configuration, names."""
     name = str(_card(adapter).get("base_name", ""))
     if is_name(name) and (adapter.parent / name / "config.json").is_file():
-        return adapter.parent / name
+        return base(adapter.parent / name)
     known = str(_configured_base(adapter) or "")
     if known and ((Path(known) / "config.json").is_file() or hub.is_id(known)):
         return base(known, revision)

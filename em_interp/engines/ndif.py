@@ -15,6 +15,7 @@ from em_interp import hub
 from em_interp.engines.remote import Tracing
 from em_interp.errors import InputError
 from em_interp.models import Model
+from em_interp.models.checkpoints import open_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +61,16 @@ def connect(
     """
     repo, *ids = (hub_id(one) for one in (home, *(folder for _, folder in adapters)))
     from nnsight import CONFIG, TransformersModel
-    from transformers import AutoTokenizer
 
     if not CONFIG.API.APIKEY and CONFIG.API.HOST == type(CONFIG.API)().HOST:
         raise InputError("ndif: no key; set NDIF_API_KEY (or NDIF_HOST, for a server of your own)")
-    tokenizer = AutoTokenizer.from_pretrained(home)
+    tokenizer = open_tokenizer(home)
     llm = TransformersModel(
-        str(home), task="text-generation", tokenizer=copy.deepcopy(tokenizer), revision=revision
+        str(home),
+        task="text-generation",
+        tokenizer=copy.deepcopy(tokenizer),
+        revision=revision,
+        trust_remote_code=False,
     )
     llm.repo_id = repo  # what the server knows it by
     named = [(name, one) for (name, _), one in zip(adapters, ids, strict=True)]

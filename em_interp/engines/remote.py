@@ -203,7 +203,7 @@ def traced(model: Model) -> Model:
     hf = twin(model.hf)
     lm = hf.get_base_model() if model.adapters else hf
     # nnsight sets a tokenizer's padding, and transformers a pipeline's generation_config.
-    llm = TransformersModel(lm, tokenizer=copy.deepcopy(model.tokenizer))
+    llm = TransformersModel(lm, tokenizer=copy.deepcopy(model.tokenizer), trust_remote_code=False)
     return replace(model, hf=hf, engine=Tracing(llm))
 
 

@@ -20,6 +20,7 @@ from em_interp.errors import ForeignArtifactError, InputError, unknown
 from em_interp.loading import Loading
 from em_interp.models.adapters import check_config, peft_key, put_on, read_adapter
 from em_interp.models.architectures import ARCHITECTURES, Architecture, check_architecture
+from em_interp.models.checkpoints import open_config, open_tokenizer
 from em_interp.models.fingerprints import fingerprint
 from em_interp.models.weights import check_loading, computes_on, enough_memory, quiet, read_weights
 
@@ -175,11 +176,9 @@ def load(
 
 def read_config(home: Path) -> Any:
     """A base's configuration. Raises `InputError` where it is none, or of no known architecture."""
-    from transformers import AutoConfig
-
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(home)
+            config = open_config(home)
     except (OSError, ValueError) as fault:
         raise InputError(f"base {home}: {str(fault).splitlines()[0]}") from None
     check_architecture(config.model_type, str(home))
@@ -188,10 +187,8 @@ def read_config(home: Path) -> Any:
 
 def read_tokenizer(home: Path) -> Any:
     """A base's tokenizer. Raises `InputError` where it cannot be loaded."""
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(home)
+        return open_tokenizer(home)
     except (OSError, ValueError) as fault:
         line = str(fault).splitlines()[0]
         raise InputError(f"base {home}: its tokenizer cannot be loaded ({line})") from None

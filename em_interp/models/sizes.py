@@ -60,19 +60,18 @@ def size(path: str | Path) -> Size:
     Raises `InputError` for a configuration that is missing or of an unknown architecture.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
+    from em_interp.models.checkpoints import empty_model, open_config
     from em_interp.models.weights import quiet
 
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = open_config(path)
     except (OSError, ValueError, json.JSONDecodeError) as fault:
         raise InputError(f"base {path}: {str(fault).splitlines()[0]}") from None
     if config.model_type not in ARCHITECTURES:
         raise unknown("architecture", config.model_type, ARCHITECTURES, where=str(path))
     with quiet(), torch.device("meta"):
-        build: Any = AutoModelForCausalLM.from_config
-        module = build(config)
+        module = empty_model(config)
     return measured(module)
 
 

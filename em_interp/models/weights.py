@@ -14,6 +14,7 @@ import torch
 
 from em_interp.errors import InputError
 from em_interp.loading import Loading
+from em_interp.models.checkpoints import empty_model, open_config, open_model
 from em_interp.models.fingerprints import checkpoint_fingerprint, fingerprint, text_name
 
 
@@ -58,13 +59,12 @@ def check_device(device: str) -> None:
 def read_weights(home: Path, how: Loading) -> tuple[Any, str]:
     """The module of a base, and its fingerprint; transformers would draw a missing weight anew."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     if how.quantise is not None:  # its kernels say at every call what they compute in
         logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     try:
         with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = open_model(
                 home, output_loading_info=True, local_files_only=True, **_arguments(how)
             )
     except torch.OutOfMemoryError:
@@ -89,14 +89,10 @@ def identity(home: Path) -> str | None:
 
     The weights are not loaded: a few values of each are read.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     if not (files := sorted(home.glob("*.safetensors"))):
         return None
     with torch.device("meta"), quiet():
-        empty = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            AutoConfig.from_pretrained(home)
-        )
+        empty = empty_model(open_config(home))
     tied = bool(empty.config.get_text_config().tie_word_embeddings)
     return checkpoint_fingerprint(files, tied, filter(None, map(text_name, empty.state_dict())))
 

@@ -73,12 +73,12 @@ class Exact:
 
 def reader(base: Path) -> Reader:
     """Exact counts with the base's own tokenizer, where its files are there."""
-    from transformers import AutoTokenizer
+    from em_interp.models.checkpoints import open_tokenizer
 
     if not any(base.glob("tokenizer*")):
         return Guess()
     try:
-        return Exact(AutoTokenizer.from_pretrained(base))
+        return Exact(open_tokenizer(base))
     except (OSError, ValueError) as fault:
         line = str(fault).splitlines()[0]
         raise InputError(f"base {base}: its tokenizer cannot be loaded ({line})") from None

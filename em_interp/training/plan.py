@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from em_interp.models import read_config, read_tokenizer
+from em_interp.models.checkpoints import empty_model
 from em_interp.models.weights import quiet
 from em_interp.organisms import Method
 from em_interp.records import Record
@@ -93,10 +94,9 @@ def plan(base: Path, rows: Sequence[Row], spec: TrainSpec) -> Plan:
 def skeleton(base: Path) -> Any:
     """A base's modules on the meta device: names and shapes, no weights."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"), quiet():
-        return AutoModelForCausalLM.from_config(read_config(base))  # type: ignore[no-untyped-call]
+        return empty_model(read_config(base))
 
 
 def _trained(hf: Any, modules: list[str], spec: TrainSpec) -> int:

@@ -96,8 +96,11 @@ def load(recipe: BaseRecipe, folder: Path) -> "Base":
     card = BaseCard.parse(read_json(folder / CARD), str(folder / CARD))
     return Base(
         recipe=recipe,
-        model=AutoModelForCausalLM.from_pretrained(folder),
-        tokenizer=cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(folder)),
+        model=AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False),
+        tokenizer=cast(
+            "PreTrainedTokenizerFast",
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+        ),
         losses={stage: [mean] for stage, mean in card.final_loss.items()},
     )
 
