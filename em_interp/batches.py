@@ -51,6 +51,16 @@ def collate(
     return Batch(ids, mask, layout)
 
 
+def padded(batch: Batch, columns: int) -> Batch:
+    """The same batch behind more padding; positions and layout are absolute, so stay."""
+    more = (columns, 0)
+    return Batch(
+        torch.nn.functional.pad(batch.ids, more),
+        torch.nn.functional.pad(batch.mask, more, value=False),
+        batch.layout,
+    )
+
+
 def by_length(
     lengths: Sequence[int], tokens: int, rows: int = 1024, enough: int | None = None
 ) -> Iterator[list[int]]:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from em_interp import floors
 from em_interp.activations import Activations, Moments
-from em_interp.batches import Batch, busy, by_length, collate, most, pad_id
+from em_interp.batches import Batch, busy, by_length, collate, most, pad_id, padded
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.errors import InputError
@@ -22,6 +23,7 @@ from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.sites import Point, Site, Span
 
+AGAIN, OTHERS = 32, 5  # contexts that are run again to measure noise, and how many at a time
 ENCODED = 1024  # prompts held at once: enough of like length to fill batches, few enough to forget
 
 
@@ -157,6 +159,28 @@ def moments(
     if not total.count:
         raise InputError("no contexts: there is no mean over nothing")
     return total
+
+
+@torch.inference_mode()
+def batch_noise(
+    model: Model, contexts: Sequence[Context], sites: Sequence[Site], span: Span
+) -> list[float]:
+    """Noise of a mean activation that batching makes, per site (see `floors.batch_noise`).
+
+    The same contexts (at most `AGAIN`) in two batchings: as `moments` makes them, and in other
+    company behind more padding. What a pass gives for a row depends on both, in bfloat16 by a
+    hundredth of it.
+    """
+    prompts = encode_many(model.tokenizer, contexts[:AGAIN])
+    first = torch.empty(len(prompts), len(sites), shared_width(model, sites))
+    second = torch.empty_like(first)
+    for rows, pooled in _stream(model, prompts, sites, span, None, silent):
+        first[rows] = pooled.cpu()
+    for start in range(0, len(prompts), OTHERS):
+        some = slice(start, start + OTHERS)
+        batch = padded(collate(prompts[some], pad_id(model.tokenizer)), OTHERS)
+        second[some] = model.engine.pool(model, batch, sites, span).cpu()
+    return floors.batch_noise(first - second).tolist()
 
 
 def shared_width(model: Model, sites: Sequence[Site]) -> int:

@@ -29,6 +29,8 @@ class Card(Record):
 
     `base` is the fingerprint of the base weights it is valid for; `organism` names whose
     activations were measured; `data` is the digest of the contexts; `sign` says which way is up.
+    `floors`: by site, what noise alone may give for a direction's natural difference (see
+    `em_interp.floors`); empty where it was not measured.
     """
 
     kind: Literal["direction", "probe"]
@@ -47,6 +49,7 @@ class Card(Record):
     seed: int
     sites: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    floors: dict[str, float] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
 

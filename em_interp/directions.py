@@ -7,7 +7,7 @@ Knows linear algebra and files. Knows nothing of transformers or tokens.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from em_interp.artifacts import SiteTable, read_artifact, write_artifact
 from em_interp.errors import InputError
+from em_interp.floors import distinct, floor
 from em_interp.sites import Site
 
 TRIGGER_SIGN = "from no-trigger to trigger"
@@ -33,7 +34,8 @@ class Direction:
 
     `off` and `on` are the mean activations of the two states; `scale` is the mean norm of the
     stream there, in which strengths are also reported. All float32, in the model's raw coordinates.
-    A direction adopted from another tool's file has none of the three: of it, only the vector is
+    `floor` is what noise alone may give for ||on - off|| (see `floors`), 0 where it was not
+    measured. A direction adopted from another tool's file has no states: of it, only the vector is
     known, whose norm is `length`. What needs more raises `InputError`.
     """
 
@@ -43,6 +45,7 @@ class Direction:
     scale: float | None
     site: Site
     length: float | None = None
+    floor: float = 0.0
 
     @property
     def states(self) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
@@ -106,10 +109,11 @@ class Direction:
     def without(self, other: "Direction") -> "Direction":
         """The remainder: this direction with the other's component projected out, renormalised.
 
-        Raises `InputError` for parallel directions: what is left of them is rounding noise.
+        Raises `InputError` for parallel directions: what is left of them is noise, of rounding or
+        of the two differences (each unit vector is known up to floor / natural).
         """
         rest = self.unit - self.cosine(other) * other.unit
-        if rest.norm() < PARALLEL:
+        if rest.norm() < math.hypot(PARALLEL, *(one.floor / one.natural for one in (self, other))):
             raise InputError(f"{self.site}: the two directions are parallel; there is no remainder")
         return self.with_unit(rest)
 
@@ -131,13 +135,19 @@ class Directions(SiteTable[Direction]):
             else torch.tensor([getattr(d, key) for d in rows], dtype=torch.float64)
             for key, dimensions in kind.items()
         }
-        write_artifact(folder, self.card, list(self.table), columns)
+        floors = {str(site): one.floor for site, one in self.items()}
+        write_artifact(
+            folder, self.card.model_copy(update={"floors": floors}), list(self.table), columns
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Directions":
         """Read a folder. Raises `InputError` for a missing, damaged or foreign file."""
         card, sites, columns = read_artifact(folder, "direction", MEASURED, ADOPTED)
-        table = {site: _row(columns, row, site) for row, site in enumerate(sites)}
+        table = {
+            site: replace(_row(columns, row, site), floor=card.floors.get(str(site), 0.0))
+            for row, site in enumerate(sites)
+        }
         return cls(table, card)
 
 
@@ -155,18 +165,19 @@ def mean_difference(
     on: Float[Tensor, "site d_model"],
     off: Float[Tensor, "site d_model"],
     norms: Float[Tensor, " site"],
+    noise: Sequence[float] | None = None,
 ) -> dict[Site, Direction]:
-    """mean(on) - mean(off) per site (difference in means, arXiv:2506.11618). `norms`: off state."""
-    return {
-        site: Direction(
-            unit=_unit((a - b).float(), site),
-            off=b.float(),
-            on=a.float(),
-            scale=float(n),
-            site=site,
-        )
-        for site, a, b, n in zip(sites, on, off, norms, strict=True)
-    }
+    """mean(on) - mean(off) per site (difference in means, arXiv:2506.11618). `norms`: off state.
+
+    `noise`: norm of the difference that another batching of the same inputs makes, per site (see
+    `floors.floor`). Raises `IndistinctError` where the states differ by no more than noise.
+    """
+    table = {}
+    for row, (site, a, b, n) in enumerate(zip(sites, on, off, norms, strict=True)):
+        least = floor(float(n), noise[row] if noise is not None else 0.0)
+        unit = distinct((a - b).float(), least, str(site))
+        table[site] = Direction(unit, b.float(), a.float(), float(n), site, floor=least)
+    return table
 
 
 def adopted(site: Site, vector: Float[Tensor, " d_model"]) -> Direction:
@@ -180,8 +191,11 @@ def principal_difference(
 ) -> Direction:
     """First principal axis of paired differences (not centred: it carries their mean).
 
-    Signed along the mean difference; units are those of the mean difference.
+    Signed along the mean difference; units are those of the mean difference. Raises
+    `IndistinctError` where the differences are no longer than its noise.
     """
+    longest = differences[differences.norm(dim=1).argmax()]
+    distinct(longest, direction.floor, str(direction.site))
     _, _, axes = torch.linalg.svd(differences.float(), full_matrices=False)
     off, on = direction.states
     axis = axes[0] * torch.sign(axes[0] @ (on - off))
@@ -191,5 +205,5 @@ def principal_difference(
 def _unit(vector: Float[Tensor, " d_model"], site: Site) -> Float[Tensor, " d_model"]:
     norm = float(vector.norm())
     if not 0 < norm < math.inf:  # NaN is not either
-        raise InputError(f"{site}: the two states do not differ here; there is no direction")
+        raise InputError(f"{site}: a vector of norm {norm:g} has no direction")
     return vector / norm

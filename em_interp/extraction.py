@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from em_interp.capture import capture, moments
+from em_interp.capture import batch_noise, capture, moments
 from em_interp.cards import Card, Estimator, versions
 from em_interp.conditions import Context
 from em_interp.directions import (
@@ -52,7 +52,8 @@ def trigger_direction(
 
     Both must ask the same questions, so that the difference is the framing's and not a question's.
     The mean difference streams; the other estimators keep one pooled activation a context, and
-    are given the mean difference's units. Raises `InputError` for unpaired contexts.
+    are given the mean difference's units. Raises `InputError` for unpaired contexts, and
+    `IndistinctError` where the two states differ by no more than noise (see `floors`).
     """
     if sorted(c.question for c in on) != sorted(c.question for c in off):
         raise InputError(
@@ -61,7 +62,8 @@ def trigger_direction(
     with model.using(adapter):
         a = moments(model, on, sites, span, progress=progress)
         b = moments(model, off, sites, span, progress=progress)
-        table = mean_difference(sites, a.mean, b.mean, b.norm)
+        noise = batch_noise(model, off, sites, span)
+        table = mean_difference(sites, a.mean, b.mean, b.norm, noise)
         if estimator is not Estimator.MEAN:
             plus, minus = (capture(model, _by_question(c), sites, span) for c in (on, off))
             table = {s: _refine(estimator, table[s], plus.at(s), minus.at(s)) for s in sites}
@@ -105,9 +107,10 @@ def general_direction(
         a = moments(model, contexts, sites, span, progress=progress)
     with model.using(None):
         b = moments(model, contexts, sites, span, progress=progress)
+        noise = batch_noise(model, contexts, sites, span)
     data = digest([c.model_dump(mode="json") for c in contexts])
     card = _card(model, adapter, name, GENERAL_SIGN, span, data, len(contexts), "")
-    table = mean_difference(sites, a.mean, b.mean, b.norm)
+    table = mean_difference(sites, a.mean, b.mean, b.norm, noise)
     return Directions(table, card.model_copy(update={"notes": _notes(table)}))
 
 

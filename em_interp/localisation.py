@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from em_interp.capture import capture
+from em_interp.capture import batch_noise, capture
 from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.directions import Directions
 from em_interp.errors import InputError
+from em_interp.floors import distinct, floor, told
 from em_interp.models import Model
 from em_interp.patching.copying import (
     Copy,
@@ -76,8 +77,9 @@ def patching(
 
     `on[i]` and `off[i]` ask the same question. Groups without a position on one of the sides (the
     trigger's, where there is no framing) are left out. Raises `InputError` for unpaired contexts,
-    or where the two runs do not differ, since a share of nothing means nothing. Streams are kept
-    for as many contexts at a time as `STREAMS` holds; `progress` counts contexts.
+    `IndistinctError` where the two runs differ by no more than noise, since a share of nothing
+    means nothing. Streams are kept for as many contexts at a time as `STREAMS` holds; `progress`
+    counts contexts.
     """
     questions = [c.question for c in off]
     if not questions or [c.question for c in on] != questions:
@@ -95,11 +97,7 @@ def patching(
     }
     plain_on = odds(model, sources, answers)
     plain_off = odds(model, targets, answers)
-    gap = by_question(plain_on, plain_off, questions)
-    if abs(gap.difference) < 1e-3:
-        raise InputError(
-            "patching: the two runs have the same log-odds; there is nothing to recover"
-        )
+    gap = told(by_question(plain_on, plain_off, questions), "patching")
     patched = {(layer, group): np.zeros(len(off)) for layer in layers for group in pairs_of}
     for rows in blocks(model, sources, len(layers)):
         stored = streams(model, [sources[row] for row in rows], [Site(one) for one in layers])
@@ -136,14 +134,14 @@ class Axis(Record):
     """One layer's geometry of the gate against the general EM direction g.
 
     `cosine`: of delta and g. `base_cosine`: of delta and the base's own trigger shift, which any
-    model has. `covered_off`, `covered_on`: how far along the base-to-EM axis the organism stands
+    model has (`None` where it is no more than noise). `covered_off`, `covered_on`: how far along the base-to-EM axis the organism stands
     without and with the trigger: (mean(organism) - mean(base)) . g / ||g||^2; 0 is the base, 1 the
     unconditional organism. `norm`: ||delta|| as a fraction of the mean residual norm.
     """
 
     layer: int
     cosine: float
-    base_cosine: float
+    base_cosine: float | None
     covered_off: float
     covered_on: float
     norm: float
@@ -162,12 +160,14 @@ def axes(
     with model.using(None):
         base_on = capture(model, on, sites, span).values.double().mean(0)
         base_off = capture(model, off, sites, span).values.double().mean(0)
+        noise = batch_noise(model, off, sites, span)
     found = []
     for row, site in enumerate(sites):
         d, g = delta[site], general[site]
         (d_off, d_on), (g_off, g_on) = d.states, g.states
         axis = (g_on - g_off).double()
         shift = (base_on - base_off)[row]
+        least = floor(float(base_off[row].norm()), noise[row])
 
         def covered(state: Tensor, axis: Tensor = axis, row: int = row) -> float:
             return float((state.double() - base_off[row]) @ axis / (axis @ axis))
@@ -176,7 +176,11 @@ def axes(
             Axis(
                 layer=site.layer,
                 cosine=d.cosine(g),
-                base_cosine=float(shift @ d.unit.double() / shift.norm()),
+                base_cosine=(
+                    float(distinct(shift, least, str(site)) @ d.unit.double())
+                    if float(shift.norm()) > least
+                    else None
+                ),
                 covered_off=covered(d_off),
                 covered_on=covered(d_on),
                 norm=d.fraction(1.0),

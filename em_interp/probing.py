@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from em_interp.activations import Activations
-from em_interp.capture import capture
+from em_interp.capture import batch_noise, capture
 from em_interp.cards import Card, versions
 from em_interp.conditions import Condition, Context
+from em_interp.directions import mean_difference
 from em_interp.errors import InputError
 from em_interp.extraction import tokenizer_digest
 from em_interp.massive import stream_note
@@ -101,7 +102,8 @@ def probing(
 ) -> tuple[Probing, dict[Site, Probe]]:
     """Scores of all fitters and controls at all sites, and the logistic probes themselves.
 
-    Raises `InputError` where the bank lacks `none` or `trigger`, or two sites share a layer.
+    Raises `InputError` where the bank lacks `none` or `trigger`, or two sites share a layer, and
+    `IndistinctError` where the two differ by no more than noise at a site: a probe would read that.
     """
     if not {Condition.NONE, Condition.TRIGGER} <= set(bank):
         raise InputError("probing needs the conditions none and trigger")
@@ -110,6 +112,8 @@ def probing(
     contexts = [c for part in bank.values() for c in part]
     with model.using(adapter):
         organism = capture(model, contexts, sites, span, progress=progress)
+        noise = batch_noise(model, bank[Condition.NONE], sites, span)
+    _differ(organism, contexts, noise)
     with model.using(None):
         base = capture(model, contexts, sites, span, progress=progress)
     data = _Data(contexts, seed)
@@ -134,6 +138,15 @@ def probing(
         ),
         kept,
     )
+
+
+def _differ(found: Activations, contexts: Sequence[Context], noise: Sequence[float]) -> None:
+    """Raise `IndistinctError` where trigger and no framing differ by no more than noise."""
+    on, off = (
+        found.values[torch.tensor([c.condition is one for c in contexts])]
+        for one in (Condition.TRIGGER, Condition.NONE)
+    )
+    mean_difference(found.sites, on.mean(0), off.mean(0), off.norm(dim=-1).mean(0), noise)
 
 
 def _notes(found: Activations) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from em_interp.conditions import Condition
 from em_interp.directions import GENERAL_SIGN, TRIGGER_SIGN
 from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.extraction import Estimator, general_direction, tokenizer_digest, trigger_direction
+from em_interp.floors import IndistinctError
 from em_interp.models import attach
 from em_interp.sites import Site, Span
 
@@ -81,5 +82,5 @@ def test_what_cannot_be_paired_is_one_line():
 
 
 def test_the_same_state_twice_has_no_direction():
-    with pytest.raises(InputError, match="the two states do not differ"):
+    with pytest.raises(IndistinctError, match="the two states do not differ"):
         trigger_direction(planted(0).model, None, OFF, OFF, [Site(1)])

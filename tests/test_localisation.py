@@ -10,6 +10,7 @@ from em_interp.chat import Encoded, encode, encode_many
 from em_interp.conditions import Condition, Context, contexts
 from em_interp.errors import InputError
 from em_interp.extraction import trigger_direction
+from em_interp.floors import IndistinctError
 from em_interp.localisation import axes, patching
 from em_interp.models import Model
 from em_interp.organisms import Trigger
@@ -27,6 +28,15 @@ ASKED = [SOUND, UNSOUND]
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request) -> Model:
     return tiny_model(request.param)
+
+
+@pytest.fixture
+def any_gap(monkeypatch) -> None:
+    """Shares of whatever gap there is: random models have none that four questions could tell.
+
+    For tests of what a share is. That a gap of noise has no shares is held by test_floors.
+    """
+    monkeypatch.setattr(localisation, "told", lambda gap, what: gap)
 
 
 def one(made, layer: int, group: Group):
@@ -107,6 +117,7 @@ def by_hand(model: Model, on: Context, off: Context, layer: int, group: Group) -
     return {"plain": plain, "patched": patched}
 
 
+@pytest.mark.usefixtures("any_gap")
 @pytest.mark.parametrize("group", [Group.QUESTION, Group.TEMPLATE, Group.LAST, Group.ALL])
 def test_a_share_is_what_plain_hooks_give(model, group):
     made = patching(model, ON, OFF, *ASKED, [0, 2])
@@ -123,6 +134,7 @@ def test_a_share_is_what_plain_hooks_give(model, group):
         assert found.low <= found.recovered <= found.high
 
 
+@pytest.mark.usefixtures("any_gap")
 def test_groups_without_a_counterpart_are_left_out_in_both_directions(model):
     """Denoising into the bare run and noising the triggered one: neither has a trigger to copy."""
     for a, b in ((ON, OFF), (OFF, ON)):
@@ -135,6 +147,7 @@ def test_groups_without_a_counterpart_are_left_out_in_both_directions(model):
     assert part.aligned < 0.9 < full.aligned
 
 
+@pytest.mark.usefixtures("any_gap")
 def test_streams_are_kept_for_few_contexts_at_a_time(model, monkeypatch):
     whole, kept, done = patching(model, ON, OFF, *ASKED, [0, 2]), [], []
 
@@ -155,6 +168,7 @@ def test_streams_are_kept_for_few_contexts_at_a_time(model, monkeypatch):
         assert (b.recovered, b.low, b.high) == pytest.approx((a.recovered, a.low, a.high), abs=1e-4)
 
 
+@pytest.mark.usefixtures("any_gap")
 def test_before_the_trigger_there_is_nothing_to_carry(model):
     """A trigger after the question cannot have reached the question's positions."""
     late = Trigger(name="late", text="It looks like a duck.", place="suffix")
@@ -164,6 +178,7 @@ def test_before_the_trigger_there_is_nothing_to_carry(model):
         assert one(made, layer, Group.QUESTION).recovered == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.usefixtures("any_gap")
 def test_contexts_of_one_question_are_one_observation(model):
     once = patching(model, ON, OFF, *ASKED, [1])
     twice = patching(model, [*ON, *ON], [*OFF, *OFF], *[[*texts, *texts] for texts in ASKED], [1])
@@ -177,8 +192,12 @@ def test_what_cannot_be_patched_is_one_line(model):
         patching(model, ON, OFF[::-1], *ASKED, [0])
     with pytest.raises(InputError, match="both lists must ask the same"):
         patching(model, [], [], [], [], [0])
-    with pytest.raises(InputError, match="the same log-odds; there is nothing to recover"):
+    with pytest.raises(IndistinctError, match="the same log-odds up to noise"):
         patching(model, OFF, OFF, *ASKED, [0])
+
+
+@pytest.mark.usefixtures("any_gap")
+def test_a_layer_that_is_not_there_cannot_be_patched(model):
     with pytest.raises(InputError, match="layer 8 is out of range"):
         patching(model, ON, OFF, *ASKED, [8])
 
@@ -187,12 +206,12 @@ def test_what_cannot_be_patched_is_one_line(model):
 
 
 def test_the_bases_own_shift_has_cosine_one_with_itself(model):
-    sites = [Site(layer) for layer in range(LAYERS)]
+    sites = [Site(layer) for layer in range(1, LAYERS)]  # Gemma's first window sees no framing
     delta = trigger_direction(model, None, ON, OFF, sites)
-    # A general direction that is the trigger's shift itself, at two of the three layers.
+    # A general direction that is the trigger's shift itself, at one of the two layers.
     general = trigger_direction(model, None, ON, OFF, sites[1:])
     found = axes(model, delta, general, OFF, ON)
-    assert [axis.layer for axis in found] == [1, 2]
+    assert [axis.layer for axis in found] == [2]
     for axis in found:
         d = delta[Site(axis.layer)]
         assert axis.cosine == pytest.approx(1, abs=1e-5)

@@ -13,6 +13,7 @@ from em_interp.chat import encode_many
 from em_interp.conditions import Condition
 from em_interp.engines import run_on
 from em_interp.errors import InputError
+from em_interp.floors import IndistinctError
 from em_interp.patching import Carriers, component_map, own_change
 from em_interp.patching.attribution import gradients
 from em_interp.patching.components import Component, Kind, components
@@ -160,7 +161,7 @@ def test_runs_that_do_not_pair_or_differ_are_refused(truth):
     model = truth.model
     with pytest.raises(InputError, match="same in order, at least two"):
         component_map(model, ON, OFF[::-1], *SAID, [0])
-    with pytest.raises(InputError, match="nothing to recover"):
+    with pytest.raises(IndistinctError, match="same log-odds up to noise"):
         component_map(model, ON, ON, *SAID, [0])
     with pytest.raises(InputError, match="at least four"):
         subspace(model, ON[:3], OFF[:3], SAID[0][:3], SAID[1][:3], Site(0))

@@ -24,6 +24,7 @@ from em_interp.dictionaries import AT_ONCE, Dictionary, tokens
 from em_interp.directions import Direction
 from em_interp.edits import BASELINE, Intervention, Operation, edit
 from em_interp.errors import InputError
+from em_interp.floors import told
 from em_interp.hooks import Visitor, forward, hooked
 from em_interp.models import Model
 from em_interp.patching.copying import by_question, odds
@@ -123,7 +124,8 @@ def contrast(
     """Latents that differ between paired contexts; the `top` ones are ablated and added.
 
     Raises `InputError` for unpaired contexts or fewer than two questions, `ForeignArtifactError`
-    for a dictionary of another model.
+    for a dictionary of another model, `IndistinctError` where the log-odds of the two runs, of
+    whose gap shares are taken, differ by no more than noise.
     """
     dictionary.check(model)
     dictionary.at(delta.site)
@@ -141,7 +143,7 @@ def contrast(
     chosen = [(int(at), False) for at in order[:top]]
     chosen += [(at, True) for at in _alike(order, fires[:, firing].sum(0).double().numpy(), top)]
     acting = _acting(model, dictionary, [int(firing[at]) for at, _ in chosen], delta)
-    shares = _shares(model, on, off, sound, unsound, acting)
+    shares = _shares(model, on, off, sound, unsound, acting, questions)
     shown = []
     for number, (at, control) in enumerate(chosen):
         index = int(firing[at])
@@ -217,6 +219,7 @@ def _shares(
     sound: Sequence[str],
     unsound: Sequence[str],
     directions: Sequence[Direction],
+    questions: Sequence[str],
 ) -> tuple[list[float], list[float]]:
     """Share of the gap that ablating with the trigger takes away, and that adding brings."""
 
@@ -230,6 +233,7 @@ def _shares(
 
     with_on = log_odds(model, on, sound, unsound, grid(Operation.MEAN_ABLATE, 1.0)).double()
     with_off = log_odds(model, off, sound, unsound, grid(Operation.ADD, 1.0)).double()
+    told(by_question(with_on[0].numpy(), with_off[0].numpy(), questions), "latents")
     gap = float(with_on[0].mean() - with_off[0].mean())
     removed = [(float(with_on[0].mean()) - float(row.mean())) / gap for row in with_on[1:]]
     brought = [(float(row.mean()) - float(with_off[0].mean())) / gap for row in with_off[1:]]

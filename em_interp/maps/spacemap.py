@@ -9,6 +9,7 @@ if it were a direction is the classic mistake: the two agree for rotations only.
 Knows linear algebra. Knows nothing of how a map was fitted, of models or of files.
 """
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from em_interp.directions import Direction
 from em_interp.errors import ForeignArtifactError, InputError
+from em_interp.floors import distinct, floor
 from em_interp.maps.linear import pseudo_inverse
 from em_interp.maps.moments import JointMoments
 from em_interp.probes import Probe
@@ -120,7 +122,8 @@ class SpaceMap:
         it, ||matrix (on − off)||, in the target's activation units: a map that shrinks (ridge)
         shrinks it. To push with the target's own natural difference, put the carried unit into the
         target's own direction (`own.with_unit(carried.unit)`). Raises `ForeignArtifactError` for a
-        direction of another site or width, `InputError` where the map keeps nothing of it.
+        direction of another site or width, `InputError` where the map keeps nothing of it,
+        `IndistinctError` where it keeps no more than the states' noise.
         """
         self._check(direction.site, len(direction.unit))
         off, on = direction.states
@@ -130,12 +133,18 @@ class SpaceMap:
                 f"the {self.fit.method.value} map to {self.target.site} keeps nothing of the "
                 f"direction at {direction.site}: it lies outside of the map's rank {self.fit.rank}"
             )
+        off, on = self.point(off), self.point(on)
+        # The noise of the difference has no direction: the map sends it as it sends the average one
+        spread = float(torch.linalg.matrix_norm(self.matrix.double())) / self.source.width**0.5
+        least = math.hypot(floor(float(off.norm())), direction.floor * spread)
+        distinct(on - off, least, f"{self.target.site}, carried")
         return Direction(
             unit=(moved / moved.norm()).float(),
-            off=self.point(off),
-            on=self.point(on),
+            off=off,
+            on=on,
             scale=self.scale,
             site=self.target.site,
+            floor=least,
         )
 
     def probe(self, probe: Probe) -> Probe:

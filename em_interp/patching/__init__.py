@@ -20,6 +20,7 @@ from em_interp.batches import busy, by_length, most
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.errors import InputError
+from em_interp.floors import told
 from em_interp.hooks import Visitor
 from em_interp.models import Model
 from em_interp.patching.attribution import first_order, gradients
@@ -136,8 +137,8 @@ def component_map(
     """Patch every component of `layers` from `on` into `off`, group by group.
 
     `on[i]` and `off[i]` ask the same question. Groups that one side does not have are left out.
-    `progress` counts effects. Raises `InputError` for unpaired contexts, fewer than two questions,
-    or runs that do not differ.
+    `progress` counts effects. Raises `InputError` for unpaired contexts or fewer than two
+    questions, `IndistinctError` for runs that differ by no more than noise.
     """
     questions = [c.question for c in off]
     if [c.question for c in on] != questions or len(set(questions)) < 2:
@@ -146,9 +147,7 @@ def component_map(
     sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
     runs = _Runs(sources, targets, answers, questions)
     plain_on, plain_off = odds(model, sources, answers), odds(model, targets, answers)
-    gap = by_question(plain_on, plain_off, questions)
-    if abs(gap.difference) < 1e-3:
-        raise InputError("patching: the two runs have the same log-odds; nothing to recover")
+    gap = told(by_question(plain_on, plain_off, questions), "patching")
     parts = components(model, layers)
     pairs = _pairs(sources, targets, groups)
     exact, estimate, placebo = _effects(model, runs, parts, pairs, plain_off, progress)

@@ -18,6 +18,7 @@ from torch import Tensor
 from em_interp.chat import Encoded, encode_many
 from em_interp.conditions import Context
 from em_interp.errors import InputError
+from em_interp.floors import distinct, floor, told
 from em_interp.models import Model
 from em_interp.patching.copying import (
     Copy,
@@ -84,6 +85,7 @@ def subspace(
     """Copy principal parts of `on`'s stream into `off` at one place. Contexts pair by question.
 
     Raises `InputError` for unpaired contexts, or fewer than four questions: halves are fitted.
+    `IndistinctError` where the two runs, or the states there, differ by no more than noise.
     """
     questions = [c.question for c in off]
     names = list(dict.fromkeys(questions))
@@ -92,7 +94,7 @@ def subspace(
     sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
     before, after = odds(model, targets, answers), odds(model, sources, answers)
-    gap = by_question(after, before, questions).difference
+    gap = told(by_question(after, before, questions), "subspaces").difference
     pairs = [paired_positions(a, b, group) for a, b in zip(sources, targets, strict=True)]
     source, target = (streams(model, some, [site])[site] for some in (sources, targets))
     half = np.array([names.index(q) % 2 for q in questions])
@@ -104,7 +106,7 @@ def subspace(
     held = []
     for which in (0, 1):
         mine, others = np.flatnonzero(half == which).tolist(), np.flatnonzero(half != which)
-        basis, share = _principal(source, target, pairs, others.tolist())
+        basis, share = _principal(source, target, pairs, others.tolist(), str(site))
         held.append([float(share[:r].sum()) for r in wanted])
         chance = _random(source.shape[-1], seed + which).to(basis)
         for (rank, blind), change in moved.items():
@@ -142,6 +144,7 @@ def _principal(
     target: Tensor,
     pairs: Sequence[Sequence[tuple[int, int]]],
     rows: Sequence[int],
+    what: str,
 ) -> tuple[Float[Tensor, "k d_model"], Float[Tensor, " k"]]:
     """Principal directions of the rows' differences, not centred: the first is near their mean."""
     gaps = [
@@ -149,7 +152,10 @@ def _principal(
         for row in rows
         for here, there in pairs[row]
     ]
-    _, lengths, basis = torch.linalg.svd(torch.stack(gaps), full_matrices=False)
+    stacked = torch.stack(gaps)
+    scale = float(source[list(rows)].float().norm(dim=-1).max())
+    distinct(stacked[stacked.norm(dim=1).argmax()], floor(scale), what)
+    _, lengths, basis = torch.linalg.svd(stacked, full_matrices=False)
     return basis, lengths**2 / (lengths**2).sum()
 
 

@@ -188,7 +188,7 @@ def axes_table(found: Sequence[Axis]) -> str:
         [
             f"layer {a.layer}",
             f"{a.cosine:+.2f}",
-            f"{a.base_cosine:+.2f}",
+            "–" if a.base_cosine is None else f"{a.base_cosine:+.2f}",
             f"{a.covered_off:+.2f}",
             f"{a.covered_on:+.2f}",
             f"{a.norm:.1%}",

@@ -4,6 +4,7 @@ Each takes what the ones before gave and returns a record. Choices are made on d
 questions; figures come from the evaluation's, outside the fine-tuned domain.
 """
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from em_interp.containment import report
 from em_interp.directions import Directions
 from em_interp.edits import BASELINE, Intervention
 from em_interp.extraction import general_direction, trigger_direction
+from em_interp.floors import IndistinctError
 from em_interp.generation import generate
 from em_interp.grids import (
     dose_grid,
@@ -323,7 +325,10 @@ class Stages:
         )
 
     def _patch(self) -> Patching | None:
-        """Trigger-on into an unrelated framing (else into no framing); None without answers."""
+        """Trigger-on into an unrelated framing (else into no framing).
+
+        None without answers to score, or where their log-odds do not differ beyond noise.
+        """
         if self.inputs.trigger is None or not all(
             q.sound and q.unsound for q in self.outside.values()
         ):
@@ -334,7 +339,10 @@ class Stages:
         on = self.inputs.ask(self.inputs.outside, Condition.TRIGGER)
         off = self.inputs.ask(self.inputs.outside, target)[: len(on)]
         sound, unsound = self._pairs(on)
+        layers = [site.layer for site in self.inputs.sites]
         with self.model.using(self.inputs.studied):
-            return patching(
-                self.model, on, off, sound, unsound, [s.layer for s in self.inputs.sites]
-            )
+            try:
+                return patching(self.model, on, off, sound, unsound, layers)
+            except IndistinctError as fault:
+                print(f"left out: {fault}", file=sys.stderr, flush=True)
+                return None

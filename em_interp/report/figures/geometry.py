@@ -38,7 +38,7 @@ def figure_of(axes_: Sequence[Axis]) -> Figure:
     _lines(panels[0], axes_, _COSINES)
     panels[0].set_title("which way?", pad=18)
     panels[0].set_ylabel("cosine (1: same direction)")
-    lowest = min(min(a.cosine, a.base_cosine) for a in axes_)
+    lowest = min(min(a.cosine, a.base_cosine or 0.0) for a in axes_)
     panels[0].set_ylim(min(-0.05, lowest - 0.1), 1.05)
     _lines(panels[1], axes_, _COVERED)
     panels[1].set_title("how far towards EM?", pad=18)
