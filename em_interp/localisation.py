@@ -6,6 +6,7 @@ and one group of positions, and asks how much of the difference in log-odds come
 Knows models, positions and log-odds. Knows nothing of judges.
 """
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.directions import Directions
 from em_interp.errors import InputError
-from em_interp.floors import distinct, floor, told
+from em_interp.floors import IndistinctError, distinct, floor, told
 from em_interp.models import Model
 from em_interp.patching.copying import (
     Copy,
@@ -130,13 +131,33 @@ def patching(
     )
 
 
+def patching_if_told(
+    model: Model,
+    on: Sequence[Context],
+    off: Sequence[Context],
+    sound: Sequence[str],
+    unsound: Sequence[str],
+    layers: Sequence[int],
+) -> Patching | None:
+    """`patching`, or `None` and a line on stderr where the log-odds do not differ beyond noise.
+
+    For runs that have more to tell than this map.
+    """
+    try:
+        return patching(model, on, off, sound, unsound, layers)
+    except IndistinctError as fault:
+        print(f"left out: {fault}", file=sys.stderr, flush=True)
+        return None
+
+
 class Axis(Record):
     """One layer's geometry of the gate against the general EM direction g.
 
     `cosine`: of delta and g. `base_cosine`: of delta and the base's own trigger shift, which any
-    model has (`None` where it is no more than noise). `covered_off`, `covered_on`: how far along the base-to-EM axis the organism stands
-    without and with the trigger: (mean(organism) - mean(base)) . g / ||g||^2; 0 is the base, 1 the
-    unconditional organism. `norm`: ||delta|| as a fraction of the mean residual norm.
+    model has (`None` where it is no more than noise). `covered_off`, `covered_on`: how far along
+    the base-to-EM axis the organism stands without and with the trigger:
+    (mean(organism) - mean(base)) . g / ||g||^2; 0 is the base, 1 the unconditional organism.
+    `norm`: ||delta|| as a fraction of the mean residual norm.
     """
 
     layer: int

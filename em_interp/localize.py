@@ -62,8 +62,7 @@ def run(spec: LocalizeSpec) -> int:
         print(expected(judge, [q.text for q in asked], answers, spec.max_new_tokens), end="")
         return 0
 
-    from em_interp.floors import IndistinctError
-    from em_interp.localisation import Localisation, axes, patching
+    from em_interp.localisation import Localisation, axes, patching_if_told
     from em_interp.progress import bar
     from em_interp.records import write_json
     from em_interp.report.text import localisation_tables
@@ -92,12 +91,8 @@ def run(spec: LocalizeSpec) -> int:
     patches = None
     if scorable:
         sound, unsound = [q.sound for q in asked], [q.unsound for q in asked]
-        layers = [site.layer for site in sites]
-        try:
-            with model.using(who.active):
-                patches = patching(model, on, off, sound, unsound, layers)
-        except IndistinctError as fault:
-            print(f"left out: {fault}", file=sys.stderr)
+        with model.using(who.active):
+            patches = patching_if_told(model, on, off, sound, unsound, [s.layer for s in sites])
     found = Localisation(
         necessity=trials[0],
         sufficiency=trials[1],

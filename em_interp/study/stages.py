@@ -4,7 +4,6 @@ Each takes what the ones before gave and returns a record. Choices are made on d
 questions; figures come from the evaluation's, outside the fine-tuned domain.
 """
 
-import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,6 @@ from em_interp.containment import report
 from em_interp.directions import Directions
 from em_interp.edits import BASELINE, Intervention
 from em_interp.extraction import general_direction, trigger_direction
-from em_interp.floors import IndistinctError
 from em_interp.generation import generate
 from em_interp.grids import (
     dose_grid,
@@ -29,7 +27,7 @@ from em_interp.grids import (
     sweep_grid,
 )
 from em_interp.judging import judge_all, ready
-from em_interp.localisation import Localisation, Patching, patching
+from em_interp.localisation import Localisation, Patching, patching_if_told
 from em_interp.models import Model, load
 from em_interp.probing import Probing, probing, shelve
 from em_interp.progress import Progress, silent
@@ -341,8 +339,4 @@ class Stages:
         sound, unsound = self._pairs(on)
         layers = [site.layer for site in self.inputs.sites]
         with self.model.using(self.inputs.studied):
-            try:
-                return patching(self.model, on, off, sound, unsound, layers)
-            except IndistinctError as fault:
-                print(f"left out: {fault}", file=sys.stderr, flush=True)
-                return None
+            return patching_if_told(self.model, on, off, sound, unsound, layers)
