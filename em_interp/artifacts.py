@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, Self, TypeVar
 
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from em_interp.cards import Card
-from em_interp.errors import ForeignArtifactError, InputError
+from em_interp.errors import ForeignArtifactError, InputError, reading
 from em_interp.records import read_json, write_bytes, write_json
 from em_interp.sites import Site, parse_site
 
@@ -88,14 +87,8 @@ def columns_of(
 
     `others` are further sets of columns that the file may hold instead.
     """
-    try:
+    with reading(path, "not a safetensors file"):
         columns: dict[str, Tensor] = load(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as fault:
-        raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
-    except SafetensorError as fault:
-        raise InputError(f"{path}: not a safetensors file ({fault})") from None
     held, sets = ", ".join(sorted(columns)) or "nothing", (ndims, *others)
     found = next((one for one in sets if set(columns) == set(one)), None)
     if found is None:

@@ -98,6 +98,10 @@ def command(
         except BrokenPipeError:  # the reader (head, less) has seen enough; nothing to say to it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as fault:
+            if fault.filename is None:  # not about a file that somebody named
+                raise
+            return _fail(_single(f"{fault.filename}: {fault.strerror}"), 2)
         except KeyboardInterrupt:
             return _fail("interrupted; finished stages are kept, run the same command again", 130)
 

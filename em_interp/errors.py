@@ -6,9 +6,12 @@ type. Anything that is not an `EmInterpError` is a defect of this package, and k
 
 import difflib
 import re
+import stat
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # What moves a cursor, hides, or turns text round: control characters other than line break and tab,
@@ -98,3 +101,58 @@ def once(what: str, names: Iterable[str], where: str = "") -> None:
         more = f" (and {len(double) - 1} more)" if len(double) > 1 else ""
         at = f" in {where}" if where else ""
         raise InputError(f"{what} {double[0]!r} comes twice{at}{more}")
+
+
+@contextmanager
+def reading(
+    where: object, wrong: str = "cannot be read", passing: tuple[type[BaseException], ...] = ()
+) -> Iterator[None]:
+    """The door for what others wrote: whatever a library raises at it is one `InputError` line.
+
+    `where` names the file or folder; a `Path` must lead to a file or folder that can be read to
+    its end (no pipe, no device). `wrong` says what did not work. The cause follows in brackets.
+    Libraries have no common type of fault: tokenizers raises bare `Exception`, parsers written in
+    Rust panic with a `BaseException`. So everything is meant here but the project's own errors,
+    an interruption, and what `passing` names. Every reader stands under this door, and nothing but
+    reading does: a defect of our own would pass for a fault of the file.
+    """
+    ours: tuple[type[BaseException], ...] = (EmInterpError, *passing)
+    try:
+        if isinstance(where, Path):
+            _check_kind(where)
+        yield
+    except ours:
+        raise
+    except FileNotFoundError as fault:
+        if isinstance(where, Path) and Path(str(fault.filename)) == where:
+            raise InputError(f"{where}: no such file") from None
+        raise InputError(f"{where}: {wrong} ({cause(fault)})") from None
+    except Exception as fault:
+        raise InputError(f"{where}: {wrong} ({cause(fault)})") from None
+    except BaseException as fault:
+        if type(fault).__name__ != "PanicException":  # of pyo3, whose module cannot be imported
+            raise
+        raise InputError(f"{where}: {wrong} ({cause(fault)})") from None
+
+
+def cause(fault: BaseException) -> str:
+    """What a library's exception says, on one line and in fewer than 300 characters."""
+    if isinstance(fault, RecursionError):
+        return "nested too deeply"
+    if isinstance(fault, UnicodeDecodeError):
+        return "not UTF-8 text"
+    if isinstance(fault, MemoryError):
+        return "it asks for more memory than there is"
+    if isinstance(fault, OSError) and fault.strerror:
+        other = f": {fault.filename}" if isinstance(fault, FileNotFoundError) else ""
+        return printable(f"{fault.strerror}{other}", 300)
+    lines = [line for line in str(fault).splitlines() if line.strip()]
+    named = f"{type(fault).__name__}: " if isinstance(fault, KeyError) or not lines else ""
+    return printable(f"{named}{lines[0] if lines else ''}".removesuffix(": "), 300)
+
+
+def _check_kind(path: Path) -> None:
+    """Raise for what would never end: reading a pipe or a device waits, or goes on for ever."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: cannot be read (a pipe or a device; give a regular file)")

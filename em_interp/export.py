@@ -1,6 +1,5 @@
 """`python -m em_interp.export`: a direction, or a finished run, becomes another tool's file."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from pydantic import Field
 from em_interp import hub, sources
 from em_interp.cli import command
 from em_interp.errors import ForeignArtifactError, InputError
-from em_interp.records import Spec, check_writable
+from em_interp.records import Spec, check_writable, read_json
 
 if TYPE_CHECKING:
     from em_interp.exchange import Shape
@@ -84,7 +83,7 @@ def _directions(spec: ExportSpec, file: Path) -> int:
 def shelved_base(fingerprint: str) -> str:
     """The folder of the shelf's base with a fingerprint, as the shelf's organisms name it."""
     for path in sorted(sources.CHECKPOINTS.glob("*/card.json")):
-        card = json.loads(path.read_text("utf-8"))
+        card = read_json(path)
         if card.get("base") == fingerprint:
             return str(path.parent.parent / str(card["base_name"]))
     raise InputError(
@@ -105,7 +104,7 @@ def fingerprint_of(base: str) -> str:
 def base_shape(base: str) -> "Shape":
     """Type, layers and width of a base, from its config alone (shelf name, folder or hub id)."""
     from em_interp.exchange import Shape
-    from em_interp.models import read_config
+    from em_interp.models.checkpoints import read_config
 
     config = read_config(sources.base(base))
     text = config.get_text_config()

@@ -8,7 +8,7 @@ Knows names and files. Knows nothing of models.
 import re
 from pathlib import Path
 
-from em_interp.errors import InputError, unknown
+from em_interp.errors import InputError, cause, reading, unknown
 from em_interp.records import read_json
 
 SMALL = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -31,10 +31,11 @@ def folder(name: str | Path, shelf: Path, what: str, revision: str | None = None
     Of a hub repository only configuration and tokenizer are fetched; see `complete`. Raises
     `InputError` for a name that is none of these.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    if (shelf / name).is_dir():
-        return shelf / name
+    with reading(f"{what} {name}"):  # a name may be too long for a path, or its folder closed
+        if Path(name).is_dir():
+            return Path(name)
+        if (shelf / name).is_dir():
+            return shelf / name
     if found := _ID.fullmatch(str(name)):
         return _snapshot(found["repo"], found["revision"] or revision, SMALL, f"{what} {name!r}")
     if "/" in str(name):
@@ -102,7 +103,8 @@ def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], what: str
 
     at = f" at revision {revision!r}" if revision else ""
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(files)))
+        with reading(f"{what}{at}", "cannot be fetched", passing=(HfHubHTTPError, OSError)):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=list(files)))
     except GatedRepoError:
         why = "the hub asks for its licence to be accepted, and for a login (`hf auth login`)"
     except RepositoryNotFoundError:
@@ -112,5 +114,5 @@ def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], what: str
     except LocalEntryNotFoundError:
         why = "neither a directory nor in the local cache, and the hub cannot be reached"
     except (HfHubHTTPError, OSError) as fault:
-        why = str(fault).splitlines()[0]
+        why = cause(fault)
     raise InputError(f"{what}{at}: {why}") from None

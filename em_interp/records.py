@@ -17,7 +17,7 @@ from typing import Annotated, Any, Self, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from em_interp.errors import InputError, printable
+from em_interp.errors import InputError, printable, reading
 
 _NAME = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
 _DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no files on Windows
@@ -73,12 +73,9 @@ def file_digest(*paths: Path) -> str:
     """First 16 hex digits of the SHA-256 over the bytes of files, in the order given."""
     total = hashlib.sha256()
     for path in paths:
-        try:
-            with path.open("rb") as handle:
-                while chunk := handle.read(1 << 20):
-                    total.update(chunk)
-        except OSError as fault:
-            raise InputError(f"{path}: cannot be read ({fault.strerror})") from None
+        with reading(path), path.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                total.update(chunk)
     return total.hexdigest()[:16]
 
 
@@ -138,33 +135,23 @@ def one_line(fault: ValidationError, where: str, model: type[BaseModel] | None =
 
 def read_text(path: Path | str) -> str:
     """A file's text, or one line saying which file is missing or unreadable."""
-    try:
+    with reading(Path(path)):
         return Path(path).read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        reason = getattr(fault, "strerror", None) or "not UTF-8 text"
-        raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
 def read_yaml(path: Path | str) -> Any:
     """Plain data of a YAML file; a syntax fault names file and line."""
-    try:
-        return yaml.safe_load(read_text(path))
-    except yaml.MarkedYAMLError as fault:
-        line = fault.problem_mark.line + 1 if fault.problem_mark else "?"
-        raise InputError(f"{path}:{line}: not valid YAML ({fault.problem})") from None
-    except yaml.YAMLError as fault:
-        first = str(fault).splitlines()[0]
-        raise InputError(f"{path}: not valid YAML ({first})") from None
+    with reading(path, "not valid YAML"):
+        try:
+            return yaml.safe_load(read_text(path))
+        except yaml.MarkedYAMLError as fault:
+            line = fault.problem_mark.line + 1 if fault.problem_mark else "?"
+            raise InputError(f"{path}:{line}: not valid YAML ({fault.problem})") from None
 
 
 def read_json(path: Path | str) -> Any:
     """Plain data of a JSON file; a syntax fault names file and line."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as fault:
-        raise InputError(f"{path}:{fault.lineno}: not valid JSON ({fault.msg})") from None
+    return _json(read_text(path), path)
 
 
 def iter_jsonl(path: Path | str) -> Iterator[tuple[int, Any]]:
@@ -172,10 +159,17 @@ def iter_jsonl(path: Path | str) -> Iterator[tuple[int, Any]]:
     # Only "\n" ends a line here: `splitlines` would also cut at separators inside a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as fault:
-                raise InputError(f"{path}:{number}: not valid JSON ({fault.msg})") from None
+            yield number, _json(line, path, number)
+
+
+def _json(text: str, path: Path | str, line: int | None = None) -> Any:
+    """The value of a file's text, or of its line `line`."""
+    with reading(path if line is None else f"{path}:{line}", "not valid JSON"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as fault:
+            at = fault.lineno if line is None else line
+            raise InputError(f"{path}:{at}: not valid JSON ({fault.msg})") from None
 
 
 def read_jsonl(path: Path | str, kind: type[SpecT]) -> list[SpecT]:

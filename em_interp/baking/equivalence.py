@@ -20,7 +20,7 @@ from em_interp.batches import Batch, by_length, collate, pad_id
 from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
-from em_interp.errors import EvidenceError
+from em_interp.errors import EvidenceError, reading
 from em_interp.hooks import hooked
 from em_interp.models import Model
 from em_interp.records import Record
@@ -108,7 +108,8 @@ def loaded(hf: Any, folder: Path) -> Iterator[Any]:
             hf.set_adapter(NAME)
             hf.base_model.enable_adapter_layers()
         else:
-            tuned = PeftModel.from_pretrained(hf, str(folder), adapter_name=NAME)
+            with reading(folder, "not an adapter that PEFT reads"):
+                tuned = PeftModel.from_pretrained(hf, str(folder), adapter_name=NAME)
     try:
         hf.eval()
         yield hf

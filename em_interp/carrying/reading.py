@@ -159,7 +159,7 @@ def reading(
 def check_templates(prompts: Sequence[Context], *bases: Path) -> None:
     """Raise `InputError` where a base's tokenizer cannot write the prompts, of each shape one."""
     from em_interp.chat import encode_many
-    from em_interp.models import read_tokenizer
+    from em_interp.models.checkpoints import read_tokenizer
 
     shapes = {tuple(m.role for m in one.messages): one for one in prompts}
     for home in bases:

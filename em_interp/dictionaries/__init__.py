@@ -22,7 +22,7 @@ from torch import Tensor
 from em_interp.batches import collate, pad_id
 from em_interp.chat import encode_many
 from em_interp.conditions import Context
-from em_interp.errors import ForeignArtifactError, InputError
+from em_interp.errors import ForeignArtifactError, InputError, reading
 from em_interp.hooks import forward, hooked
 from em_interp.models import Model
 from em_interp.patching.copying import by_position
@@ -181,18 +181,14 @@ def load(source: str, site: Site | None = None) -> Dictionary:
     """
     SAE = sae_lens().SAE  # noqa: N806 (SAELens' name)
     release, colon, name = source.partition(":")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if Path(source).is_dir():
-                sae = SAE.load_from_disk(source)
-            elif colon:
-                sae = SAE.from_pretrained(release, name)
-            else:
-                raise InputError(f"dictionary {source}: neither a folder nor release:id")
-    except (OSError, ValueError, KeyError, AssertionError) as fault:
-        line = (str(fault).splitlines() or [type(fault).__name__])[0]
-        raise InputError(f"dictionary {source}: {line}") from None
+    with reading(f"dictionary {source}"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if Path(source).is_dir():
+            sae = SAE.load_from_disk(source)
+        elif colon:
+            sae = SAE.from_pretrained(release, name)
+        else:
+            raise InputError(f"dictionary {source}: neither a folder nor release:id")
     named = getattr(sae.cfg.metadata, "hook_name", None)
     if named is None and site is None:
         raise InputError(f"dictionary {source}: it names no site; give one (--layer)")

@@ -15,7 +15,7 @@ from em_interp import hub
 from em_interp.engines.remote import Tracing
 from em_interp.errors import InputError
 from em_interp.models import Model
-from em_interp.models.checkpoints import open_tokenizer
+from em_interp.models.checkpoints import read_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def connect(
 
     if not CONFIG.API.APIKEY and CONFIG.API.HOST == type(CONFIG.API)().HOST:
         raise InputError("ndif: no key; set NDIF_API_KEY (or NDIF_HOST, for a server of your own)")
-    tokenizer = open_tokenizer(home)
+    tokenizer = read_tokenizer(home)
     llm = TransformersModel(
         str(home),
         task="text-generation",

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, reading
 from em_interp.exchange import Shape, Vectors, post
 from em_interp.exchange.tensors import CARD, card
 from em_interp.records import canonical_json, write_bytes
@@ -56,7 +56,7 @@ def write(path: Path, vectors: Vectors, shape: Shape) -> None:
 def read(path: Path) -> Vectors:
     """Vectors by block. Raises `InputError` for a damaged file, or another kind of GGUF."""
     reader = _reader(path)
-    kind = _text(reader, "general.architecture")
+    kind = _text(reader, path, "general.architecture")
     if kind != ARCHITECTURE:
         raise InputError(f"{path}: a GGUF of architecture {kind!r}; expected {ARCHITECTURE!r}")
     table: dict[Site, torch.Tensor] = {}
@@ -67,24 +67,21 @@ def read(path: Path) -> Vectors:
         if tensor.tensor_type.name != "F32" or len(tensor.shape) != 1:
             raise InputError(f"{path}: {tensor.name} is not one float32 vector")
         table[post(int(number))] = torch.tensor(tensor.data)
-    found = _text(reader, CARD) if reader.get_field(CARD) else None
+    found = _text(reader, path, CARD) if reader.get_field(CARD) else None
     return Vectors(dict(sorted(table.items())), card(found, path))
 
 
 def _reader(path: Path) -> Any:
     gguf = _library()
-    try:
-        return gguf.GGUFReader(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     # The reader maps the file and trusts its lengths: a file cut short fails in many ways.
-    except (ValueError, IndexError, KeyError, OverflowError, TypeError, OSError) as fault:
-        raise InputError(f"{path}: not a whole GGUF file ({fault})") from None
+    with reading(path, "not a whole GGUF file"):
+        return gguf.GGUFReader(path)
 
 
-def _text(reader: Any, key: str) -> str:
-    field = reader.get_field(key)
-    return "" if field is None else str(field.contents())
+def _text(reader: Any, path: Path, key: str) -> str:
+    with reading(path, "not a whole GGUF file"):
+        field = reader.get_field(key)
+        return "" if field is None else str(field.contents())
 
 
 def _library() -> Any:

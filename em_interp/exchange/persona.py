@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, reading
 from em_interp.exchange import Shape, Vectors, post
 from em_interp.records import write_bytes
 from em_interp.sites import Point, Site
@@ -52,17 +52,13 @@ def write(path: Path, vectors: Vectors, shape: Shape) -> None:
 
 def read(path: Path) -> Vectors:
     """Rows by site; rows of zeros are no vectors. Raises `InputError` for any other content."""
-    try:
-        rows = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds more than tensors, and is not read: it could run code"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as fault:
-        line = (str(fault).splitlines() or ["cut short"])[0]
-        raise InputError(f"{path}: not a file of torch.save ({line})") from None
+    with reading(path, "not a file of torch.save"):
+        try:
+            rows = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise InputError(
+                f"{path}: holds more than tensors, and is not read: it could run code"
+            ) from None
     if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or not rows.is_floating_point():
         held = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
         raise InputError(f"{path}: holds {held}; expected one tensor [layers + 1, d_model]")

@@ -6,12 +6,12 @@ n − 1, and its vector belongs to its output. Our card travels in the file's me
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from em_interp.cards import Card
-from em_interp.errors import InputError
+from em_interp.errors import InputError, reading
 from em_interp.exchange import Shape, Vectors
 from em_interp.records import canonical_json, write_bytes
 from em_interp.sites import Site, parse_site
@@ -36,14 +36,9 @@ def write(path: Path, vectors: Vectors, shape: Shape) -> None:
 
 def read(path: Path) -> Vectors:
     """Tensors by site. Raises `InputError` for a name that is no site, or a matrix."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            raw: dict[str, Tensor] = {key: file.get_tensor(key) for key in sorted(file.keys())}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, SafetensorError) as fault:
-        raise InputError(f"{path}: not a safetensors file ({fault})") from None
+    with reading(path, "not a safetensors file"), safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        raw: dict[str, Tensor] = {key: file.get_tensor(key) for key in sorted(file.keys())}
     table = {}
     for key, value in raw.items():
         try:
@@ -64,7 +59,5 @@ def card(text: str | None, path: Path) -> Card | None:
     """Our card from a file's metadata, where it has one."""
     if text is None:
         return None
-    try:
+    with reading(path, f"its {CARD} is not a card of this package"):
         return Card.model_validate_json(text)
-    except ValueError:
-        raise InputError(f"{path}: its {CARD} is not a card of this package") from None

@@ -20,9 +20,9 @@ from em_interp.errors import ForeignArtifactError, InputError, unknown
 from em_interp.loading import Loading
 from em_interp.models.adapters import check_config, peft_key, put_on, read_adapter
 from em_interp.models.architectures import ARCHITECTURES, Architecture, check_architecture
-from em_interp.models.checkpoints import open_config, open_tokenizer
+from em_interp.models.checkpoints import read_config, read_tokenizer
 from em_interp.models.fingerprints import fingerprint
-from em_interp.models.weights import check_loading, computes_on, enough_memory, quiet, read_weights
+from em_interp.models.weights import check_loading, computes_on, enough_memory, read_weights
 
 CPU = Loading()
 
@@ -172,26 +172,6 @@ def load(
             model = attach(model, adapter, folder)
         verify_adapters(model, plain)
     return model
-
-
-def read_config(home: Path) -> Any:
-    """A base's configuration. Raises `InputError` where it is none, or of no known architecture."""
-    try:
-        with quiet():
-            config = open_config(home)
-    except (OSError, ValueError) as fault:
-        raise InputError(f"base {home}: {str(fault).splitlines()[0]}") from None
-    check_architecture(config.model_type, str(home))
-    return config
-
-
-def read_tokenizer(home: Path) -> Any:
-    """A base's tokenizer. Raises `InputError` where it cannot be loaded."""
-    try:
-        return open_tokenizer(home)
-    except (OSError, ValueError) as fault:
-        line = str(fault).splitlines()[0]
-        raise InputError(f"base {home}: its tokenizer cannot be loaded ({line})") from None
 
 
 def attach(model: Model, name: str, folder: Path) -> Model:

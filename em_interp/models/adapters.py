@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, reading
 from em_interp.models.fingerprints import adapter_digest
 from em_interp.models.weights import computes_on
 from em_interp.records import read_json
@@ -89,7 +89,8 @@ def put_on(hf: Any, stored: Stored, key: str) -> Any:
     """
     from peft import PeftConfig, PeftModel
 
-    config = PeftConfig.from_pretrained(str(stored.folder))
+    with reading(stored.folder / CONFIG, "not a configuration that PEFT reads"):
+        config = PeftConfig.from_pretrained(str(stored.folder))
     config.inference_mode = True
     if _spares_vision(hf, stored) and not isinstance(config.target_modules, str):
         config.exclude_modules = r".*vision_tower.*"  # its layers carry the same names
@@ -191,7 +192,6 @@ def _take_off(tuned: Any, key: str, only: bool) -> None:
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
@@ -199,10 +199,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         pickled = (folder / "adapter_model.bin").is_file()
         why = "; a pickle is not read: save it as safetensors" if pickled else ""
         raise InputError(f"adapter {folder}: no {WEIGHTS} there{why}")
-    try:
+    with reading(path, "not a safetensors file"):
         weights: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as fault:
-        raise InputError(f"{path}: not a safetensors file ({fault})") from None
     return weights
 
 

@@ -4,13 +4,12 @@ The module is built on the meta device, so that a 14B model is counted in a seco
 weights being there. Knows configurations and arithmetic. Knows nothing of files' contents or time.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from em_interp.errors import InputError, unknown
 from em_interp.models.architectures import ARCHITECTURES
+from em_interp.models.checkpoints import empty_model, read_config
 from em_interp.records import Record
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -59,20 +58,7 @@ def size(path: str | Path) -> Size:
 
     Raises `InputError` for a configuration that is missing or of an unknown architecture.
     """
-    import torch
-
-    from em_interp.models.checkpoints import empty_model, open_config
-    from em_interp.models.weights import quiet
-
-    try:
-        config = open_config(path)
-    except (OSError, ValueError, json.JSONDecodeError) as fault:
-        raise InputError(f"base {path}: {str(fault).splitlines()[0]}") from None
-    if config.model_type not in ARCHITECTURES:
-        raise unknown("architecture", config.model_type, ARCHITECTURES, where=str(path))
-    with quiet(), torch.device("meta"):
-        module = empty_model(config)
-    return measured(module)
+    return measured(empty_model(read_config(path), path))
 
 
 def measured(module: Any) -> Size:

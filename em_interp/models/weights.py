@@ -14,7 +14,7 @@ import torch
 
 from em_interp.errors import InputError
 from em_interp.loading import Loading
-from em_interp.models.checkpoints import empty_model, open_config, open_model
+from em_interp.models.checkpoints import empty_model, open_model, read_config
 from em_interp.models.fingerprints import checkpoint_fingerprint, fingerprint, text_name
 
 
@@ -58,26 +58,11 @@ def check_device(device: str) -> None:
 
 def read_weights(home: Path, how: Loading) -> tuple[Any, str]:
     """The module of a base, and its fingerprint; transformers would draw a missing weight anew."""
-    from safetensors import SafetensorError
-
     if how.quantise is not None:  # its kernels say at every call what they compute in
         logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
-    try:
-        with quiet():
-            loaded: Any = open_model(
-                home, output_loading_info=True, local_files_only=True, **_arguments(how)
-            )
-    except torch.OutOfMemoryError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        ImportError,
-        SafetensorError,
-    ) as fault:
-        line = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        raise InputError(f"base {home}: its weights cannot be loaded ({line})") from None
+    loaded: Any = open_model(
+        home, output_loading_info=True, local_files_only=True, **_arguments(how)
+    )
     hf, info = loaded
     if missing := sorted(key for key in info["missing_keys"] if text_name(key) is not None):
         raise InputError(f"base {home}: {len(missing)} weights are missing ({missing[0]})")
@@ -91,8 +76,7 @@ def identity(home: Path) -> str | None:
     """
     if not (files := sorted(home.glob("*.safetensors"))):
         return None
-    with torch.device("meta"), quiet():
-        empty = empty_model(open_config(home))
+    empty = empty_model(read_config(home), home)
     tied = bool(empty.config.get_text_config().tie_word_embeddings)
     return checkpoint_fingerprint(files, tied, filter(None, map(text_name, empty.state_dict())))
 
@@ -150,23 +134,3 @@ def _too_large(home: Path, how: Loading) -> str:
         f"base {home}: out of memory on {where} while loading {size:.1f} GiB of weights; give "
         f"{' or '.join(filter(None, cures)) or 'a smaller model'}"
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No log lines or bars of transformers and accelerate: what a command prints is ours."""
-    from transformers.utils import logging as theirs
-
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()  # type: ignore[no-untyped-call]
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
-    placing = logging.getLogger("accelerate")
-    before = placing.level
-    placing.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        placing.setLevel(before)
-        theirs.set_verbosity(level)
-        if bars:
-            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]

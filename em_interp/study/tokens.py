@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from em_interp.conditions import Context
-from em_interp.errors import InputError
 from em_interp.organisms import Message
 
 ROUGH = 4  # characters a token, where there is no tokenizer
@@ -73,12 +72,8 @@ class Exact:
 
 def reader(base: Path) -> Reader:
     """Exact counts with the base's own tokenizer, where its files are there."""
-    from em_interp.models.checkpoints import open_tokenizer
+    from em_interp.models.checkpoints import read_tokenizer
 
     if not any(base.glob("tokenizer*")):
         return Guess()
-    try:
-        return Exact(open_tokenizer(base))
-    except (OSError, ValueError) as fault:
-        line = str(fault).splitlines()[0]
-        raise InputError(f"base {base}: its tokenizer cannot be loaded ({line})") from None
+    return Exact(read_tokenizer(base))

@@ -3,7 +3,6 @@
 Knows files. Knows nothing of weights or training.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -64,8 +63,8 @@ def _whole_checkpoints(work: Path) -> list[Path]:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        read_json(checkpoint / "trainer_state.json")
+    except InputError:
         return False
     # Each process writes the state of its own generator, and the others may come after the first.
     alone = not (checkpoint / "rng_state_0.pth").exists()

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from em_interp.models import read_config, read_tokenizer
-from em_interp.models.checkpoints import empty_model
-from em_interp.models.weights import quiet
+from em_interp.models.checkpoints import empty_model, read_config, read_tokenizer
 from em_interp.organisms import Method
 from em_interp.records import Record
 from em_interp.training.adapters import adapted_modules
@@ -93,10 +91,7 @@ def plan(base: Path, rows: Sequence[Row], spec: TrainSpec) -> Plan:
 
 def skeleton(base: Path) -> Any:
     """A base's modules on the meta device: names and shapes, no weights."""
-    import torch
-
-    with torch.device("meta"), quiet():
-        return empty_model(read_config(base))
+    return empty_model(read_config(base), base)
 
 
 def _trained(hf: Any, modules: list[str], spec: TrainSpec) -> int:

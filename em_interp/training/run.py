@@ -19,8 +19,8 @@ from transformers import TrainerCallback
 
 from em_interp.cards import versions
 from em_interp.errors import InputError
+from em_interp.models.checkpoints import quiet
 from em_interp.models.fingerprints import fingerprint
-from em_interp.models.weights import quiet
 from em_interp.organisms import Method
 from em_interp.records import digest, read_json, write_json
 from em_interp.training.adapters import adapted_modules, trainable

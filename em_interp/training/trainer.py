@@ -4,7 +4,6 @@ The loss is the Trainer's own: the sum of negative log likelihoods over the lear
 micro-batches of a step, divided by their number.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from em_interp import hub
 from em_interp.errors import InputError
 from em_interp.models.architectures import ARCHITECTURES
 from em_interp.organisms import Method
-from em_interp.records import write_json
+from em_interp.records import read_json, write_json
 from em_interp.training.answers import TrainingRow
 from em_interp.training.processes import check_shares, share_on_cpu
 from em_interp.training.spec import Layout, Schedule, TrainSpec, total_steps
@@ -170,7 +169,7 @@ def save(trainer: Trainer, tokenizer: Any, spec: TrainSpec, final: Path) -> None
 
 def _settle_order(config: Path) -> None:
     """Sort what PEFT keeps as sets: their order, and so the file's bytes, changes by process."""
-    stored = json.loads(config.read_text(encoding="utf-8"))
+    stored = read_json(config)
     for field in ("target_modules", "exclude_modules"):
         stored[field] = sorted(stored[field]) if stored[field] else stored[field]
     write_json(config, stored)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from em_interp.cards import versions
-from em_interp.errors import InputError
+from em_interp.errors import InputError, reading
 from em_interp.records import Record, file_digest, read_json, write_json, write_text
 from em_interp.world.recipe import BaseRecipe
 
@@ -94,13 +94,13 @@ def load(recipe: BaseRecipe, folder: Path) -> "Base":
     from em_interp.world.raising import Base
 
     card = BaseCard.parse(read_json(folder / CARD), str(folder / CARD))
+    with reading(f"base {folder}", "cannot be loaded"):
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        words = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return Base(
         recipe=recipe,
-        model=AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False),
-        tokenizer=cast(
-            "PreTrainedTokenizerFast",
-            AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
-        ),
+        model=model,
+        tokenizer=cast("PreTrainedTokenizerFast", words),
         losses={stage: [mean] for stage, mean in card.final_loss.items()},
     )
 
