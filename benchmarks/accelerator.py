@@ -33,9 +33,10 @@ from em_interp.chat import Encoded
 from em_interp.cli import command
 from em_interp.conditions import Condition
 from em_interp.directions import Direction
-from em_interp.edits import BASELINE, Intervention, Operation, intervention
+from em_interp.edits import BASELINE, Intervention, intervention
 from em_interp.generation import generate
 from em_interp.hooks import forward
+from em_interp.labels import Operation
 from em_interp.models import Model, wrap
 from em_interp.models.sizes import measured
 from em_interp.records import Spec, write_json, write_text

@@ -10,8 +10,9 @@ from benchmarks.material import asked, small
 from benchmarks.paired import Row, ratio, take_turns
 from em_interp.conditions import Condition
 from em_interp.directions import Direction
-from em_interp.edits import Intervention, Operation, intervention
+from em_interp.edits import Intervention, intervention
 from em_interp.generation import generate
+from em_interp.labels import Operation
 from em_interp.models import Model
 from em_interp.sampling import Sampling
 from em_interp.sites import Site, Span

@@ -133,8 +133,9 @@ def _change(
     spec: BakeSpec, directions: "Directions", sites: "tuple[Site, ...]", n_layers: int
 ) -> "Intervention":
     """The intervention, as the hooks would run it."""
-    from em_interp.edits import Operation, intervention
+    from em_interp.edits import intervention
     from em_interp.grids import everywhere, withheld
+    from em_interp.labels import Label, Operation
 
     operation = Operation(spec.operation)
     if spec.everywhere:
@@ -145,8 +146,7 @@ def _change(
         return withheld(operation, directions, sites)
     if spec.strength == 0:
         raise InputError("--strength 0 adds nothing; an adapter of it would change nothing")
-    name = f"add {spec.strength:g}"
-    return intervention(name, operation, directions, sites, strength=spec.strength)
+    return intervention(Label(), operation, directions, sites, strength=spec.strength)
 
 
 def _prompts(spec: BakeSpec, who: sources.Subject, count: int = 8) -> "list[Context]":

@@ -18,7 +18,6 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
 import torch
@@ -27,30 +26,10 @@ from torch import Tensor
 
 from em_interp.activations import Layout, touches_prompt
 from em_interp.directions import Direction
-from em_interp.errors import InertInterventionError, unknown
+from em_interp.errors import InertInterventionError
 from em_interp.kernels import change
+from em_interp.labels import STRENGTHLESS, Label, Operation
 from em_interp.sites import Site, Span
-
-
-class Operation(StrEnum):
-    """The operations by name."""
-
-    ADD = "add"
-    ABLATE = "ablate"
-    MEAN_ABLATE = "mean_ablate"
-    CLAMP = "clamp"
-    CAP = "cap"
-
-
-def parse_operation(name: str) -> Operation:
-    """An operation by name, or one line with the names there are."""
-    try:
-        return Operation(name)
-    except ValueError:
-        raise unknown("operation", name, [one.value for one in Operation]) from None
-
-
-STRENGTHLESS = (Operation.ABLATE, Operation.MEAN_ABLATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,15 +74,19 @@ def edit(operation: Operation, direction: Direction, strength: float, span: Span
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """Named edits that act together on one row: one layer, several, or layerwise directions.
+    """Edits that act together on one row (one layer, several, or layerwise), and what they are.
 
-    `control` marks a random or otherwise null direction. Cap and zero strength may change nothing;
-    any other intervention that changes nothing is an error.
+    Cap and zero strength may change nothing; any other intervention that changes nothing is an
+    error.
     """
 
-    name: str
+    label: Label
     edits: tuple[Edit, ...] = ()
-    control: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its label in words: what tells it from the others of a grid, and joins answers to it."""
+        return self.label.text
 
     @property
     def must_move(self) -> bool:
@@ -116,21 +99,27 @@ class Intervention:
         return not any(touches_prompt(e.span) for e in self.edits)
 
 
-BASELINE = Intervention("")
+BASELINE = Intervention(Label())
 
 
 def intervention(
-    name: str,
+    label: Label | str,
     operation: Operation,
     directions: Mapping[Site, Direction],
     sites: Sequence[Site],
     strength: float = 1.0,
     span: Span = Span.ALL,
-    control: bool = False,
 ) -> Intervention:
-    """The same operation at every site, each along its own direction (layerwise)."""
+    """The same operation at every site, each along its own direction (layerwise).
+
+    `label`: words of one's own, or what a grid knows of it; operation, strength and sites are
+    filled in here.
+    """
     edits = tuple(edit(operation, directions[site], strength, span) for site in sites)
-    return Intervention(name, edits, control)
+    known = Label(words=label) if isinstance(label, str) else label
+    took = None if operation in STRENGTHLESS else strength
+    done = {"operation": operation, "strength": took, "sites": tuple(sites)}
+    return Intervention(known.model_copy(update=done), edits)
 
 
 class Tally:

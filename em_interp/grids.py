@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from em_interp.directions import Direction, Directions
-from em_interp.edits import BASELINE, STRENGTHLESS, Edit, Intervention, Operation, intervention
+from em_interp.edits import BASELINE, Edit, Intervention, intervention
 from em_interp.errors import InputError
+from em_interp.labels import STRENGTHLESS, Control, Extent, Label, Operation, Thing
 from em_interp.sites import Point, Site, Span
 
 
@@ -23,17 +24,24 @@ def strengths_grid(
     controls: Sequence[Directions],
 ) -> list[Intervention]:
     """The baseline, then every operation at every strength along the direction and each control."""
-    made = [BASELINE]
-    for operation in operations:
-        for strength in (0.0,) if operation in STRENGTHLESS else strengths:
-            label = operation.value
-            if operation not in STRENGTHLESS:
-                label = f"{label} {strength:g}"
-            made.append(intervention(label, operation, directions, sites, strength, span))
-            for number, one in enumerate(controls, start=1):
-                name = f"{label}, random {number}"
-                made.append(intervention(name, operation, one, sites, strength, span, control=True))
-    return made
+    axes = [(Label(), directions), *_random(controls)]
+    return [
+        BASELINE,
+        *(
+            intervention(label, operation, one, sites, strength, span)
+            for operation in operations
+            for strength in ((0.0,) if operation in STRENGTHLESS else strengths)
+            for label, one in axes
+        ),
+    ]
+
+
+def _random(controls: Sequence[Directions]) -> list[tuple[Label, Directions]]:
+    """Random directions by number, from 1."""
+    return [
+        (Label(control=Control.RANDOM, draw=number), one)
+        for number, one in enumerate(controls, start=1)
+    ]
 
 
 def necessity_grid(
@@ -41,26 +49,15 @@ def necessity_grid(
     sites: Sequence[Site],
     span: Span,
     control: Directions,
-    axis: str = "delta",
+    axis: Thing = Thing.DELTA,
 ) -> list[Intervention]:
-    """Mean-ablation at each layer alone ("delta at 2") and from each on ("delta from 2").
-
-    `axis` is the direction's name in them.
-    """
+    """Mean-ablation at each site alone and from each on, of a direction (`axis`) and of chance."""
     made = [BASELINE]
     for at, site in enumerate(sites):
-        for name, one in ((axis, directions), ("random", control)):
-            for label, where in ((f"{name} at", [site]), (f"{name} from", sites[at:])):
-                made.append(
-                    intervention(
-                        f"{label} {site.layer}",
-                        Operation.MEAN_ABLATE,
-                        one,
-                        where,
-                        span=span,
-                        control=one is control,
-                    )
-                )
+        for label, one in ((Label(thing=axis), directions), (_CHANCE, control)):
+            for extent, where in ((Extent.AT, [site]), (Extent.FROM, sites[at:])):
+                said = label.model_copy(update={"extent": extent})
+                made.append(intervention(said, Operation.MEAN_ABLATE, one, where, span=span))
     return made
 
 
@@ -70,19 +67,23 @@ def sufficiency_grid(
     strength: float,
     span: Span,
     control: Directions,
-    axis: str = "delta",
+    axis: Thing = Thing.DELTA,
 ) -> list[Intervention]:
-    """Addition at each layer alone ("delta at 2"), at one strength."""
-    made = [BASELINE]
-    for site in sites:
-        for name, one in ((axis, directions), ("random", control)):
-            label = f"{name} at {site.layer}"
-            made.append(
-                intervention(
-                    label, Operation.ADD, one, [site], strength, span, control=one is control
-                )
+    """Addition at each site alone, at one strength."""
+    return [
+        BASELINE,
+        *(
+            intervention(label, Operation.ADD, one, [site], strength, span)
+            for site in sites
+            for label, one in (
+                (Label(thing=axis, extent=Extent.AT), directions),
+                (_CHANCE.model_copy(update={"extent": Extent.AT}), control),
             )
-    return made
+        ),
+    ]
+
+
+_CHANCE = Label(control=Control.RANDOM)
 
 
 def everywhere(direction: Direction, n_layers: int) -> Intervention:
@@ -96,7 +97,12 @@ def everywhere(direction: Direction, n_layers: int) -> Intervention:
         Site(at, point) for at in range(n_layers) for point in (Point.ATTN_OUT, Point.MLP_OUT)
     ]
     edits = tuple(Edit(site, direction.unit, 0.0, 0.0, Span.ALL) for site in sites)
-    return Intervention(f"out of everything, {direction.site}", edits)
+    label = Label(
+        words=f"out of everything, {direction.site}",
+        operation=Operation.ABLATE,
+        sites=(direction.site,),
+    )
+    return Intervention(label, edits)
 
 
 def withheld(
@@ -127,8 +133,8 @@ def withheld(
             Edit(Site(site.layer, Point.ATTN_OUT), unit, 0.0, 0.0, Span.ALL),
             Edit(Site(site.layer, Point.MLP_OUT), unit, 0.0, gain, Span.ALL),
         ]
-    layers = ", ".join(str(site.layer) for site in sites)
-    return Intervention(f"{operation.value}, writes of {layers}", tuple(edits))
+    words = f"{operation.value}, writes of {', '.join(site.short for site in sites)}"
+    return Intervention(Label(words=words, operation=operation, sites=tuple(sites)), tuple(edits))
 
 
 @dataclass(frozen=True)
@@ -145,68 +151,54 @@ def sweep_grid(
 ) -> list[Dose]:
     """Addition at every layer alone and at all together, at every strength. No baseline."""
     sets = [(site,) for site in sites] + ([tuple(sites)] if len(sites) > 1 else [])
-    doses = []
-    for some in sets:
-        first, last = some[0].layer, some[-1].layer
-        where = f"{first}" if first == last else f"{first}-{last}"
-        for strength in strengths:
-            name = f"layer {where}, {strength:g}"
-            one = intervention(name, Operation.ADD, directions, some, strength, span)
-            doses.append(Dose(one, some, strength))
-    return doses
+    label = Label(extent=Extent.AT)
+    return [
+        Dose(intervention(label, Operation.ADD, directions, some, one, span), some, one)
+        for some in sets
+        for one in strengths
+    ]
 
 
 def removal_grid(
-    axes: Mapping[str, Directions],
+    axes: Mapping[Thing, Directions],
     sites: Sequence[Site],
     span: Span,
     controls: Sequence[Directions],
 ) -> list[Intervention]:
     """Ablation at all sites (layerwise): each axis to the off state, the first to zero, random.
 
-    `axes`: by name ("delta", "g"), the one under study first.
+    `axes`: the one under study first.
     """
     mean, zero = Operation.MEAN_ABLATE, Operation.ABLATE
     first = next(iter(axes))
-    made = [BASELINE]
-    made += [
-        intervention(f"mean-ablate {name}", mean, one, sites, span=span)
-        for name, one in axes.items()
+    named = [(Label(thing=thing), one) for thing, one in axes.items()]
+    return [
+        BASELINE,
+        *(intervention(label, mean, one, sites, span=span) for label, one in named),
+        intervention(Label(thing=first), zero, axes[first], sites, span=span),
+        *(intervention(label, mean, one, sites, span=span) for label, one in _random(controls)),
     ]
-    made.append(intervention(f"zero-ablate {first}", zero, axes[first], sites, span=span))
-    for number, one in enumerate(controls, start=1):
-        name = f"mean-ablate random {number}"
-        made.append(intervention(name, mean, one, sites, span=span, control=True))
-    return made
 
 
 def dose_grid(
-    axes: Mapping[str, Directions],
+    axes: Mapping[Thing, Directions],
     sites: Sequence[Site],
     strengths: Sequence[float],
     span: Span,
     controls: Sequence[Directions],
 ) -> list[Intervention]:
     """Addition at the sites at every strength: each axis, delta without g, and random."""
-    named = list(axes.items())
-    if "delta" in axes and "g" in axes:
-        delta, general = axes["delta"], axes["g"]
-        rest = Directions({site: delta[site].without(general[site]) for site in sites}, delta.card)
-        named.append(("delta without g", rest))
-    named += [(f"random {number}", one) for number, one in enumerate(controls, start=1)]
+    named = dict(axes)
+    if Thing.DELTA in axes and Thing.GENERAL in axes:
+        delta, general = axes[Thing.DELTA], axes[Thing.GENERAL]
+        rest = {site: delta[site].without(general[site]) for site in sites}
+        named[Thing.REST] = Directions(rest, delta.card)
+    every = [*((Label(thing=thing), one) for thing, one in named.items()), *_random(controls)]
     return [
         BASELINE,
         *(
-            intervention(
-                f"add {name} {strength:g}",
-                Operation.ADD,
-                one,
-                sites,
-                strength,
-                span,
-                control=name.startswith("random"),
-            )
-            for name, one in named
+            intervention(label, Operation.ADD, one, sites, strength, span)
+            for label, one in every
             for strength in strengths
         ),
     ]

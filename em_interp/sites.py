@@ -7,7 +7,9 @@ Knows names and integers. Knows nothing of tensors or models.
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from em_interp.errors import InputError, unknown
 
@@ -68,7 +70,23 @@ class Site(NamedTuple):
     def __str__(self) -> str:
         return f"blocks.{self.layer}.{self.point.value}"
 
+    @property
+    def short(self) -> str:
+        """The layer alone for a block's output, which is what a layer means; else the full name."""
+        return str(self.layer) if self.point is Point.RESID_POST else str(self)
 
+    @classmethod
+    def named(cls, name: str) -> "Site":
+        """The site of a full name, as `str` gives it, of a model of any depth."""
+        return parse_site(name, 10**6)
+
+
+# A site as a field of a record: its full name in JSON.
+SiteField = Annotated[
+    Site,
+    BeforeValidator(lambda given: Site.named(given) if isinstance(given, str) else given),
+    PlainSerializer(str, return_type=str, when_used="json"),
+]
 _NAME = re.compile(r"blocks\.(\d+)\.(.+)")
 
 

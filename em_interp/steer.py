@@ -53,8 +53,8 @@ def run(spec: SteerSpec) -> int:
     span = parse_span(spec.span)
 
     from em_interp.directions import Directions
-    from em_interp.edits import parse_operation
     from em_interp.grids import strengths_grid
+    from em_interp.labels import parse_operation
 
     operations = [parse_operation(name) for name in spec.operations]
     directions = Directions.load(folder)

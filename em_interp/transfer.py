@@ -153,7 +153,8 @@ def _dose(
 
 def _probes(made: Plan, ways: "Ways") -> "list[ProbeOf]":
     """Trigger-on probes: the target's own, and the source's by every way."""
-    from em_interp.transferring import OWN, ProbeOf
+    from em_interp.labels import OWN
+    from em_interp.transferring import ProbeOf
     from em_interp.transferring.ways import named
 
     found = []
@@ -161,10 +162,7 @@ def _probes(made: Plan, ways: "Ways") -> "list[ProbeOf]":
         found.append(ProbeOf(made.target.who.name, OWN, made.target.probe))
     if made.source.probe is not None:
         source, probes = made.source.who.name, made.source.probe
-        found += [
-            ProbeOf(source, via, one.probes(probes), one, via not in ways.maps)
-            for via, one in named(ways).items()
-        ]
+        found += [ProbeOf(source, way, one.probes(probes), one) for way, one in named(ways).items()]
     return found
 
 

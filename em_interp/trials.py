@@ -14,6 +14,7 @@ from em_interp.generation import Generated, Manipulation, generate
 from em_interp.grids import Dose
 from em_interp.judges import Judge, Rubric, Verdict
 from em_interp.judging import judge_all
+from em_interp.labels import Label
 from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
@@ -31,14 +32,23 @@ class Row(Record):
     no answer was scored: that is not a rate of zero.
     """
 
-    intervention: str
+    label: Label
     condition: Condition
-    control: bool
     em: Rate | None
     coherent: Rate | None
     scored: int
     unscored: int
     change: Contrast | None
+
+    @property
+    def intervention(self) -> str:
+        """Its label in words."""
+        return self.label.text
+
+    @property
+    def control(self) -> bool:
+        """Whether it shows chance."""
+        return self.label.null
 
 
 class Trial(Record):
@@ -141,9 +151,8 @@ def _rows(
         counts = Counts(cell, questions)
         first = baseline.setdefault(condition, counts)
         yield Row(
-            intervention=one.name,
+            label=one.label,
             condition=condition,
-            control=one.control,
             em=rate_or_none(counts.misaligned, counts.scored, CONFIDENCE),
             coherent=rate_or_none(counts.scored, counts.scored + counts.incoherent, CONFIDENCE),
             scored=int(counts.scored.sum()),

@@ -11,6 +11,7 @@ from pages import answers, questions
 from em_interp.align import FitFlags
 from em_interp.conditions import Condition
 from em_interp.judges import ScriptedJudge
+from em_interp.labels import DIRECT, IDENTITY, OWN, Passage, Way, by_map
 from em_interp.maps import Fit, Likeness, Method
 from em_interp.maps.shelf import Leg
 from em_interp.organisms import Trigger
@@ -25,10 +26,6 @@ from em_interp.study.transfers.results import Findings
 from em_interp.study.transfers.spec import TARGETS, TransferSpec
 from em_interp.training.spec import TrainSpec
 from em_interp.transferring import (
-    DIRECT,
-    IDENTITY,
-    OWN,
-    SHUFFLED,
     Cell,
     Chance,
     Effect,
@@ -180,7 +177,7 @@ def crossing(spec, a, b, names):
             Leg(source=s, target=s, fit=Fit(method=Method.RIDGE, rank=4, rows=64, held_in=0.25))
             for s in names
         )
-        for name in (spec.methods if a != b else (DIRECT,))
+        for name in (spec.methods if a != b else (DIRECT.text,))
     }
     count = len(names)
     cka = tuple(tuple(1 / (1 + abs(i - j)) for j in range(count)) for i in range(count))
@@ -200,13 +197,12 @@ def column(inputs, target, role, names, does):
     main = Thing.DELTA if role == STUDIED else Thing.GENERAL
     own = tuple(Thing) if role == STUDIED else (Thing.GENERAL,)
 
-    def cell(thing, source, via, null, made, like=None):
+    def cell(thing, source, way, made, like=None):
         return Cell(
             thing=thing,
             source=source,
-            via=via,
-            null=null,
-            cosines=dict.fromkeys(names, 1.0 if via == OWN else 0.5),
+            way=way,
+            cosines=dict.fromkeys(names, 1.0 if way == OWN else 0.5),
             likeness={} if like is None else dict.fromkeys(names, like),
             reading=reading(f"{source}: {thing.value}", len(names) - 1, para),
             added=made("added"),
@@ -229,36 +225,38 @@ def column(inputs, target, role, names, does):
         texts=0.002,
         draws=999,
     )
-    cells = [cell(thing, f"{target.name}/{role}", OWN, False, native) for thing in own]
+    cells = [cell(thing, f"{target.name}/{role}", OWN, native) for thing in own]
     for base in spec.bases:
         within = base == target.base
-        vias = (DIRECT,) if within else spec.methods
+        ways = (DIRECT,) if within else tuple(map(by_map, spec.methods))
         some = [g for g in inputs.of(base) if g != target or role == GENERAL]
         for source in some:
-            for number, via in enumerate(vias):
+            for number, way in enumerate(ways):
                 for thing in dict.fromkeys((main, *Thing)):
                     if (source == target and thing in own) or (number and thing is not main):
                         continue
-                    made = functools.partial(does, target, source, thing, via)
-                    cells.append(cell(thing, source.name, via, False, made, like))
-        for number, via in enumerate(vias if some else ()):
-            kinds = [f"random {n + 1}, {via}" for n in range(spec.adding.controls)]
-            kinds += (
-                [f"{TWIN.replace('_', ' ')}, {via}"] if TWIN in spec.roles and not number else []
-            )
-            kinds += [] if within else [f"{SHUFFLED}, {via}"]
+                    made = functools.partial(does, target, source, thing, way.text)
+                    cells.append(cell(thing, source.name, way, made, like))
+        for number, way in enumerate(ways if some else ()):
+
+            def by(passage, draw=0, way=way):
+                return Way(passage=passage, map=way.map, draw=draw)
+
+            kinds = [by(Passage.RANDOM, n + 1) for n in range(spec.adding.controls)]
+            kinds += [by(Passage.TWIN)] if TWIN in spec.roles and not number else []
+            kinds += [] if within else [by(Passage.SHUFFLED)]
             kinds += [IDENTITY] if not within and not number else []
             for kind in kinds:
                 for thing in (Thing.DELTA, Thing.GENERAL) if not within and not number else (main,):
-                    if thing is not main and not kind.startswith((SHUFFLED, IDENTITY)):
+                    if thing is not main and kind.passage in (Passage.RANDOM, Passage.TWIN):
                         continue
-                    cells.append(cell(thing, some[0].name, kind, True, idle))
+                    cells.append(cell(thing, some[0].name, kind, idle))
     carriers = [(f"{target.name}/{role}", OWN)]
     carriers += [
-        (source.name, via)
+        (source.name, way)
         for source in inputs.groups
         if source != target
-        for via in ((DIRECT,) if source.base == target.base else spec.methods)
+        for way in ((DIRECT,) if source.base == target.base else map(by_map, spec.methods))
     ]
     transfer = Transfer(
         target=f"{target.name}/{role}",
@@ -271,11 +269,10 @@ def column(inputs, target, role, names, does):
         probes=tuple(
             ProbeCell(
                 source=name,
-                via=via,
-                null=False,
-                reading=reading(f"{name}: probe via {via}", len(names) - 1, para),
+                way=way,
+                reading=reading(f"{name}: probe via {way.text}", len(names) - 1, para),
             )
-            for name, via in carriers
+            for name, way in carriers
         ),
     )
     return Column(

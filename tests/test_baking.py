@@ -29,6 +29,7 @@ from em_interp.edits import BASELINE, Edit, Editor, Intervention, Operation, Tal
 from em_interp.errors import EvidenceError, InputError
 from em_interp.grids import everywhere, withheld
 from em_interp.hooks import hooked
+from em_interp.labels import Label
 from em_interp.loading import Loading
 from em_interp.models import attach, load, wrap
 from em_interp.models.adapters import read_adapter
@@ -55,7 +56,7 @@ CHANGES = {
     WHOLE: everywhere(TABLE[Site(1)], LAYERS),
     # Several edits of one write, and additions before, between and after.
     "chain": Intervention(
-        "chain",
+        Label(words="chain"),
         (
             Edit(Site(1), TABLE[Site(0)].unit, 1.0, 0.7, Span.ALL),
             Edit(Site(1, Point.MLP_OUT), TABLE[Site(0)].unit, 0.0, 0.3, Span.ALL),
@@ -257,6 +258,10 @@ def test_a_bias_of_the_projection_is_ablated_with_it(tmp_path):
 # --- refusals ------------------------------------------------------------------------------------
 
 
+def done(words: str, *edits: Edit) -> Intervention:
+    return Intervention(Label(words=words), edits)
+
+
 CAPPED = Edit(Site(1, Point.MLP_OUT), TABLE[Site(1)].unit, 1.0, 0.0, Span.ALL)
 
 
@@ -269,20 +274,23 @@ def hooks_at(*sites: Site, operation: Operation = Operation.MEAN_ABLATE, span: S
     [
         (hooks_at(Site(1)), "skip connection"),
         (hooks_at(*ALL), "skip connection"),
-        (Intervention("cap", (replace(CAPPED, high=2.0),)), "weights do not know it"),
-        (Intervention("floor", (replace(CAPPED, low=-2.0),)), "weights do not know it"),
+        (done("cap", replace(CAPPED, high=2.0)), "weights do not know it"),
+        (
+            done("floor", replace(CAPPED, low=-2.0)),
+            "weights do not know it",
+        ),
         (hooks_at(Site(1), operation=Operation.ADD, span=Span.RESPONSE), "span response"),
         (BASELINE, "changes nothing"),
         (
-            Intervention("z", (replace(CHANGES["add"].edits[0], site=Site(1, Point.Z)),)),
+            done("z", replace(CHANGES["add"].edits[0], site=Site(1, Point.Z))),
             "nothing is written",
         ),
         (
-            Intervention("deep", (replace(CHANGES["add"].edits[0], site=Site(9)),)),
+            done("deep", replace(CHANGES["add"].edits[0], site=Site(9))),
             "layer 9 is out of range",
         ),
         (
-            Intervention("both", (*CHANGES[WHOLE].edits, *CHANGES["add"].edits)),
+            done("both", *CHANGES[WHOLE].edits, *CHANGES["add"].edits),
             "PEFT has no such adapter",
         ),
     ],

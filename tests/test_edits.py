@@ -10,17 +10,15 @@ from test_activations import ANSWER, ROWS, layout, padded
 from em_interp.directions import Direction
 from em_interp.edits import (
     BASELINE,
-    STRENGTHLESS,
     Edit,
     Editor,
     Intervention,
-    Operation,
     Tally,
     edit,
     intervention,
-    parse_operation,
 )
 from em_interp.errors import InertInterventionError, InputError
+from em_interp.labels import STRENGTHLESS, Label, Operation, parse_operation
 from em_interp.sites import Point, Site, Span
 
 WIDTH = 16
@@ -157,7 +155,11 @@ def grid() -> list[Intervention]:
         table = TABLES[50 * (number % 2)]
         made.append(intervention(f"{operation}@{span}", operation, table, sites, 1.5, span))
     both = made[3].edits + made[7].edits + made[12].edits
-    return [*made, Intervention("several", both), Intervention("reversed", both[::-1])]
+    return [
+        *made,
+        Intervention(Label(words="several"), both),
+        Intervention(Label(words="reversed"), both[::-1]),
+    ]
 
 
 def three_streams() -> dict[Site, torch.Tensor]:
@@ -315,7 +317,7 @@ def test_only_edits_of_the_response_leave_the_prompt(span):
     one = intervention("x", Operation.ADD, TABLES[0], [SITE], 1.0, span)
     assert one.leaves_prompt == (span is Span.RESPONSE)
     mixed = Intervention(
-        "m", (*one.edits, *intervention("y", Operation.CAP, TABLES[0], [SITE]).edits)
+        Label(words="m"), (*one.edits, *intervention("y", Operation.CAP, TABLES[0], [SITE]).edits)
     )
     assert not mixed.leaves_prompt
     assert BASELINE.leaves_prompt

@@ -22,6 +22,7 @@ from em_interp.engines import run_on, twin
 from em_interp.errors import InputError
 from em_interp.generation import generate
 from em_interp.hooks import forward, hooked
+from em_interp.labels import Label
 from em_interp.models import Model, attach
 from em_interp.sampling import Sampling
 from em_interp.sites import Point, Site, Span
@@ -69,7 +70,7 @@ def grid() -> list[Intervention]:
         site = Site(number % LAYERS, (Point.RESID_POST, Point.RESID_PRE)[number % 2])
         add = edit(Operation.ADD, direction(site, number), 1.5, span)
         cap = edit(Operation.CAP, direction(site, number + 50), -1.0, span)
-        made.append(Intervention(f"{span.value}", (add, cap)))
+        made.append(Intervention(Label(words=f"{span.value}"), (add, cap)))
     everywhere = [Site(layer) for layer in range(LAYERS)]
     table = {site: direction(site, 99) for site in everywhere}
     made.append(intervention("ablate", Operation.MEAN_ABLATE, table, everywhere, span=Span.ALL))

@@ -16,6 +16,7 @@ from em_interp.edits import Operation, edit
 from em_interp.errors import InputError
 from em_interp.evaluate import EvaluateSpec
 from em_interp.extraction import trigger_direction
+from em_interp.labels import Label
 from em_interp.loading import Loading
 from em_interp.models import Model, load, weights
 from em_interp.sites import Site, Span
@@ -204,7 +205,7 @@ def test_steering_reaches_quantised_weights(saved):
 
     model = load(saved[0], how=Loading(quantise="4bit"))
     delta = trigger_direction(model, None, bank(Condition.TRIGGER), bank(Condition.NONE), [Site(5)])
-    push = Intervention("push", (edit(Operation.ADD, delta[Site(5)], 4.0, Span.ALL),))
+    push = Intervention(Label(words="push"), (edit(Operation.ADD, delta[Site(5)], 4.0, Span.ALL),))
     made = generate(
         model, bank(Condition.NONE), Sampling(samples=1, temperature=0, max_new_tokens=4), [push]
     )

@@ -29,6 +29,7 @@ from em_interp.edits import BASELINE, Intervention, Operation, intervention
 from em_interp.extraction import general_direction, trigger_direction
 from em_interp.generation import Sampling, generate
 from em_interp.judges import Rubric
+from em_interp.labels import Control, Label
 from em_interp.localisation import axes, patching
 from em_interp.models import attach, wrap
 from em_interp.patching.copying import Group
@@ -70,8 +71,8 @@ def study(seed: int) -> Trial:
     for number in range(3):
         control = found.random(number)
         for name, operation in (("add", Operation.ADD), ("off", Operation.MEAN_ABLATE)):
-            label = f"{name}, random {number}"
-            grid.append(intervention(label, operation, control, here, control=True))
+            label = Label(words=f"{name}, random {number}", control=Control.RANDOM)
+            grid.append(intervention(label, operation, control, here))
     contexts = ask(NONE, TRIGGER)
     return trial(truth.model, None, contexts, QUESTIONS, grid, GREEDY, JUDGE, Rubric())
 

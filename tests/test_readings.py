@@ -14,10 +14,11 @@ from em_interp.capture import capture
 from em_interp.conditions import Condition
 from em_interp.directions import Directions
 from em_interp.extraction import trigger_direction
+from em_interp.labels import OWN
 from em_interp.maps import Fit, MapCard, Maps, Method, Space, SpaceMap
 from em_interp.probes import Probe, fit_logistic
 from em_interp.sites import Site, Span
-from em_interp.transferring import OWN, Arm, Thing
+from em_interp.transferring import Arm, Thing
 from em_interp.transferring.readings import BEST, DRAWS, Reader, areas
 
 BANK = {c: ask(c) for c in (Condition.NONE, Condition.TRIGGER, Condition.PARAPHRASE)}

@@ -14,6 +14,7 @@ from em_interp.conditions import Condition
 from em_interp.containment import Call
 from em_interp.generation import Manipulation
 from em_interp.judges import Reason, ScriptedJudge
+from em_interp.labels import Control, Extent, Label, Operation, Thing
 from em_interp.localisation import Axis, Localisation, Patch, Patching
 from em_interp.organisms import Mix, Trigger
 from em_interp.patching.copying import Group
@@ -64,7 +65,27 @@ HOSTILE = "<script>alert('x')</script> & $\\frac{1}{0}$ \"quoted\" \x07 \u202e -
 # --- planted records --------------------------------------------------------------------------
 
 
-def row(name, condition, em, *, before=None, control=False, coherent=0.9, count=24):
+def remove(thing, operation=Operation.MEAN_ABLATE):
+    """A direction (or the random one of a number) is ablated everywhere."""
+    if isinstance(thing, int):
+        return Label(operation=operation, control=Control.RANDOM, draw=thing)
+    return Label(operation=operation, thing=thing)
+
+
+def push(thing, strength):
+    """A direction, or the random one of a number, is added."""
+    return remove(thing, Operation.ADD).model_copy(update={"strength": strength})
+
+
+def at_layer(operation, layer, extent=Extent.AT, thing=Thing.DELTA):
+    """A direction, or chance (`None`), is edited at a layer or from it on."""
+    control = Control.RANDOM if thing is None else None
+    return Label(
+        operation=operation, thing=thing, control=control, extent=extent, sites=(Site(layer),)
+    )
+
+
+def row(label, condition, em, *, before=None, coherent=0.9, count=24):
     """A row whose every question has the same rate; em None: nothing was scored."""
     events = None if em is None else [round(100 * em)] * count
     change = None
@@ -73,9 +94,8 @@ def row(name, condition, em, *, before=None, control=False, coherent=0.9, count=
         mine = [em + s if em else 0.0 for s in spread]
         change = paired(mine, [before] * count)
     return Row(
-        intervention=name,
+        label=label,
         condition=condition,
-        control=control,
         em=None if em is None else rated(events, [100] * count),
         coherent=rated([round(100 * coherent)] * count, [100] * count),
         scored=0 if em is None else 100 * count,
@@ -98,12 +118,12 @@ def trial(*rows):
 
 def necessity(removed, base=0.5, random=0.48):
     """A trial in which ablating delta at layer n alone leaves `base - removed[n]`."""
-    rows = [row("", TRIGGER, base)]
+    rows = [row(Label(), TRIGGER, base)]
     for layer, effect in enumerate(removed):
-        for extent in ("at", "from"):
-            rows.append(row(f"delta {extent} {layer}", TRIGGER, base - effect, before=base))
-            name = f"random {extent} {layer}"
-            rows.append(row(name, TRIGGER, random, before=base, control=True))
+        for extent in Extent:
+            for thing, em in ((Thing.DELTA, base - effect), (None, random)):
+                label = at_layer(Operation.MEAN_ABLATE, layer, extent, thing)
+                rows.append(row(label, TRIGGER, em, before=base))
     return trial(*rows)
 
 
@@ -192,28 +212,32 @@ def findings(
     controls = dict.fromkeys(("base", "unconditional", "benign_twin"), QUIET) | others
     told = {"triggered": shares, **{role: some for role, some in controls.items() if some}}
     told = {role: {c: some[c] for c in shares} for role, some in told.items()}
-    pushed = [row("", NONE, 0.0)]
+    pushed = [row(Label(), NONE, 0.0)]
     for strength, em in ((1.0, 0.2), (2.0, 0.3)):
         weak = 0.9 if strength == 1 else 0.5
-        for name, value in (("delta", em), ("g", em / 2), ("delta without g", 0.0)):
-            pushed.append(row(f"add {name} {strength:g}", NONE, value, before=0.0, coherent=weak))
-        for number in (1, 2):
-            name = f"add random {number} {strength:g}"
-            pushed.append(row(name, NONE, 0.0, before=0.0, control=True))
+        for thing, value in zip(Thing, (em, em / 2, 0.0), strict=True):
+            pushed.append(row(push(thing, strength), NONE, value, before=0.0, coherent=weak))
+        pushed += [row(push(number, strength), NONE, 0.0, before=0.0) for number in (1, 2)]
     removed = []
     for condition, em in ((TRIGGER, 0.5), (NONE, 0.0)):
-        removed.append(row("", condition, em))
-        for name in ("mean-ablate delta", "mean-ablate g", "zero-ablate delta"):
-            removed.append(row(name, condition, em / 5, before=em))
-        removed.append(row("mean-ablate random 1", condition, em * 0.96, before=em, control=True))
-    swept = [row("", NONE, 0.0)]
-    sets = [*(str(n) for n in range(layered)), *([f"0-{layered - 1}"] if layered > 1 else [])]
-    for name in sets:
-        swept += [row(f"layer {name}, {s:g}", NONE, 0.1 * s, before=0.0) for s in (1.0, 2.0)]
-    enough = [row("", NONE, 0.0)]
+        removed.append(row(Label(), condition, em))
+        for label in (
+            remove(Thing.DELTA),
+            remove(Thing.GENERAL),
+            remove(Thing.DELTA, Operation.ABLATE),
+        ):
+            removed.append(row(label, condition, em / 5, before=em))
+        removed.append(row(remove(1), condition, em * 0.96, before=em))
+    swept = [row(Label(), NONE, 0.0)]
+    sites = tuple(map(Site, range(layered)))
+    for some in [*((site,) for site in sites), *([sites] if layered > 1 else [])]:
+        label = Label(operation=Operation.ADD, extent=Extent.AT, sites=some)
+        for s in (1.0, 2.0):
+            swept.append(row(label.model_copy(update={"strength": s}), NONE, 0.1 * s, before=0.0))
+    enough = [row(Label(), NONE, 0.0)]
     for layer in range(layered):
-        enough.append(row(f"delta at {layer}", NONE, min(0.1 * layer, 0.8), before=0.0))
-        enough.append(row(f"random at {layer}", NONE, 0.0, before=0.0, control=True))
+        for thing, em in ((Thing.DELTA, min(0.1 * layer, 0.8)), (None, 0.0)):
+            enough.append(row(at_layer(Operation.ADD, layer, thing=thing), NONE, em, before=0.0))
     effects = [0.02, 0.3, 0.4, *[0.1] * layered][:layered]
     return Findings(
         inputs=Inputs(
@@ -322,7 +346,7 @@ def test_headline_numbers_are_the_records(found, made):
     before, after = (found.ablation.row(name, TRIGGER) for name in ("", "mean-ablate delta"))
     assert f"{percent(before.em.point)} → {percent(after.em.point)}" in text
     assert f"remove: {percent(after.change.difference / before.em.point, 0)}" in text
-    pushed = found.steering.row("add delta 1", NONE)
+    pushed = found.steering.row(push(Thing.DELTA, 1.0).text, NONE)
     assert f"{percent(0.0)} → {percent(pushed.em.point)}" in text
     assert gap(pushed.change) in text
     assert found.identity in text
@@ -447,8 +471,8 @@ def wide(found, shares):
 
 def test_what_is_not_shown_is_not_claimed():
     told = findings(count=8)
-    weak = trial(row("", TRIGGER, 0.5), row("mean-ablate delta", TRIGGER, 0.5, before=0.5))
-    idle = trial(row("", NONE, 0.0), row("add delta 1", NONE, 0.0, before=0.0))
+    weak = trial(row(Label(), TRIGGER, 0.5), row(remove(Thing.DELTA), TRIGGER, 0.5, before=0.5))
+    idle = trial(row(Label(), NONE, 0.0), row(push(Thing.DELTA, 1.0), NONE, 0.0, before=0.0))
     card = first_screen.what_if(dataclasses.replace(told, ablation=weak, steering=idle))
     assert card.figure == "removal: not shown"
     assert "is not shown to bring EM" in card.text

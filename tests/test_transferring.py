@@ -16,15 +16,12 @@ from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.extraction import trigger_direction
 from em_interp.grids import sweep_grid
 from em_interp.judges import Rubric
+from em_interp.labels import OWN, Passage, by_map
 from em_interp.maps import Maps, Method
 from em_interp.report.transfer_text import transfer_tables
 from em_interp.sampling import Sampling
 from em_interp.sites import Site, Span
 from em_interp.transferring import (
-    IDENTITY,
-    OWN,
-    SHUFFLED,
-    TWIN,
     Arm,
     Asker,
     Effect,
@@ -46,6 +43,7 @@ from em_interp.transferring.doses import choose
 from em_interp.transferring.effects import placed
 from em_interp.transferring.ways import alike, named, save, stored, ways
 
+RIDGE = by_map("ridge")
 GREEDY = Sampling(samples=1, temperature=0, max_new_tokens=3)
 CONDITIONS = (Condition.NONE, Condition.TRIGGER, Condition.PARAPHRASE)
 BANK = {c: ask(c) for c in CONDITIONS}
@@ -118,17 +116,17 @@ def of_delta() -> list[Arm]:
 def test_the_arms_differ_in_direction_alone():
     made = every_arm(True)
     assert {(a.via, a.null) for a in of_delta()} == {
-        (OWN, False),
+        ("own", False),
         ("ridge", False),
         ("random 1, ridge", True),
         ("random 2, ridge", True),
-        (f"{SHUFFLED}, ridge", True),
-        (IDENTITY, True),
-        (f"{TWIN}, ridge", True),
+        ("shuffled prompts, ridge", True),
+        ("identity", True),
+        ("benign twin, ridge", True),
     }
     site = Site(pair(True)[1].layer)
     own = made[0].directions[site]
-    assert made[0].via == OWN
+    assert made[0].own
     for arm in made:
         one = arm.directions[site]
         assert one.natural == own.natural
@@ -138,15 +136,15 @@ def test_the_arms_differ_in_direction_alone():
 
 def test_every_arm_names_the_nulls_of_its_own_thing_and_those_of_none():
     made = {arm.name: arm for arm in every_arm(True)}
-    assert all(not arm.nulls for arm in made.values() if arm.null or arm.via == OWN)
-    of_none = {"random 1, ridge", "random 2, ridge", f"{TWIN}, ridge"}
+    assert all(not arm.nulls for arm in made.values() if arm.null or arm.own)
+    of_none = {"random 1, ridge", "random 2, ridge", "benign twin, ridge"}
     for thing, mine in (
         (Thing.DELTA, Thing.DELTA),
         (Thing.GENERAL, Thing.GENERAL),
         (Thing.REST, Thing.DELTA),  # the remainder is a part of delta
     ):
         nulls = [made[name] for name in made[f"away: {thing.value} via ridge"].nulls]
-        assert {one.via for one in nulls} == {*of_none, f"{SHUFFLED}, ridge", IDENTITY}
+        assert {one.via for one in nulls} == {*of_none, "shuffled prompts, ridge", "identity"}
         assert all(one.null for one in nulls)
         assert {one.thing for one in nulls if one.via not in of_none} == {mine}
 
@@ -181,11 +179,24 @@ def test_every_map_has_nulls_of_its_own():
 
 def test_ways_that_are_not_whole_carry_one_thing_by_all_maps_but_the_first():
     found, (one,) = base_of(True)
-    maps = {"ridge": found.maps["ridge"], "cca": found.maps["ridge"]}
+    maps = {by_map(name): found.maps[RIDGE] for name in ("ridge", "cca")}
     for whole, things_by_cca in ((True, list(Thing)), (False, [Thing.DELTA])):
         made = arms("home", one.things, [(Ways(maps, whole=whole), [one])])
         assert [a.thing for a in made if a.via == "ridge"] == list(Thing)
         assert [a.thing for a in made if a.via == "cca"] == things_by_cca
+
+
+@pytest.mark.parametrize("name", ["own", "base", "native", "random", "identity", "benign twin"])
+def test_a_map_is_carried_as_what_it_is_whatever_its_folder_is_called(name):
+    found, (one,) = base_of(True)
+    maps, shuffled = {by_map(name): found.maps[RIDGE]}, {by_map(name): found.shuffled[RIDGE]}
+    own = directions(pair(True)[1])
+    usual = arms("home", own, [(found, [one])])
+    made = arms("home", own, [(replace(found, maps=maps, shuffled=shuffled), [one])])
+    for arm, other in zip(made, usual, strict=True):
+        assert (arm.own, arm.null, len(arm.nulls)) == (other.own, other.null, len(other.nulls))
+    assert [arm.source for arm in made if arm.own] == ["home"] * 3
+    assert len({arm.name for arm in made}) == len(made)
 
 
 def test_the_three_things_are_delta_g_and_what_delta_has_beyond_g():
@@ -200,7 +211,7 @@ def test_the_three_things_are_delta_g_and_what_delta_has_beyond_g():
 
 
 def test_the_gate_of_a_rotated_model_is_carried_and_works():
-    cell = found(True).cell(Thing.DELTA, "ridge")
+    cell = found(True).cell(Thing.DELTA, RIDGE)
     assert min(cell.cosines.values()) > 0.95
     assert all(one.transfers for one in cell.likeness.values())
     for effect in (cell.added, cell.ablated):
@@ -233,7 +244,7 @@ def test_no_transfer_is_an_answer():
     Both streams vary along few axes, and by luck theirs meet; but the texts do not move the two
     models together along them, and that is what the verdict hears.
     """
-    cell = found(False).cell(Thing.DELTA, "ridge")
+    cell = found(False).cell(Thing.DELTA, RIDGE)
     assert [one.transfers for one in cell.likeness.values()] == [False]
     for effect in (cell.added, cell.ablated):
         assert effect.change is not None
@@ -243,15 +254,15 @@ def test_no_transfer_is_an_answer():
 
 
 def test_what_does_nothing_at_home_cannot_transfer():
-    weak = carried(True, of_delta(), strength=0.01).cell(Thing.DELTA, "ridge")
+    weak = carried(True, of_delta(), strength=0.01).cell(Thing.DELTA, RIDGE)
     assert weak.added.verdict is Verdict.NOTHING
     assert weak.added.of_native is None
     assert weak.ablated.verdict is Verdict.TRANSFERS
 
 
 def test_a_run_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
-    some = [arm for arm in of_delta() if arm.via in (OWN, "ridge", TWIN)]
-    some = [arm if arm.null or arm.via == OWN else alone(arm, some) for arm in some]
+    some = [arm for arm in of_delta() if arm.way in (OWN, RIDGE) or arm.way.passage is Passage.TWIN]
+    some = [arm if arm.null or arm.own else alone(arm, some) for arm in some]
 
     def run() -> tuple[Transfer, int]:
         steps: list[int] = []
@@ -363,7 +374,15 @@ def test_without_a_gate_the_base_sleeps_and_the_organism_is_awake():
 
 def test_the_tables_show_ceiling_verdict_and_nulls():
     text = transfer_tables(found(True))
-    for words in ("delta, own", "ceiling", "transfers", "null", TWIN, "AUROC", "chance < "):
+    for words in (
+        "delta, own",
+        "ceiling",
+        "transfers",
+        "null",
+        "benign twin",
+        "AUROC",
+        "chance < ",
+    ):
         assert words in text
     assert "no transfer" in transfer_tables(found(False))
 
@@ -384,7 +403,7 @@ def test_missing_conditions_maps_and_foreign_directions_are_refused():
     )
     back = Maps({m.source.site: m.inverse for m in there.values()}, turned)
     with pytest.raises(ForeignArtifactError, match="begins at"):
-        arms("home", own, [(Ways({"back": back}), [Source("away", given)])])
+        arms("home", own, [(Ways({by_map("back"): back}), [Source("away", given)])])
     with pytest.raises(ForeignArtifactError, match=r"em_interp\.align"):
         things(given[Thing.DELTA], directions(pair(False)[1])[Thing.GENERAL])
 
@@ -394,10 +413,10 @@ def test_ways_are_read_as_they_were_written(tmp_path):
     save(made, tmp_path)
     read = stored(tmp_path)
     assert list(named(read)) == list(named(made))
-    assert list(read.maps) == list(read.shuffled) == ["ridge", "cca"]
+    assert list(read.maps) == list(read.shuffled) == [RIDGE, by_map("cca")]
     for name, one in named(made).items():
         for site, m in one.items():
             assert torch.equal(named(read)[name][site].matrix, m.matrix)
-    many = Ways({f"m{number}": made.maps["ridge"] for number in range(12)})
+    many = Ways({by_map(f"m{number}"): made.maps[RIDGE] for number in range(12)})
     save(many, tmp_path / "many")
     assert list(stored(tmp_path / "many").maps) == list(many.maps)

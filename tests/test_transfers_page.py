@@ -14,12 +14,12 @@ from em_interp.report.numbers import gap, percent, points, rate
 from em_interp.report.transfers import arms, cautions, words
 from em_interp.report.transfers.counts import spread, tally, whole
 from em_interp.report.transfers.figures import effects, likeness, readouts, shares
-from em_interp.report.transfers.grid import ABLATED, ADDED, Grid, Relation, kind_of
+from em_interp.report.transfers.grid import ABLATED, ADDED, Grid, Relation
 from em_interp.report.transfers.page import figure, page
 from em_interp.report.transfers.text import headline
 from em_interp.study.spec import GENERAL, STUDIED
 from em_interp.study.transfers.results import EFFECTS
-from em_interp.transferring import OWN, Lack, Thing, Verdict
+from em_interp.transferring import Lack, Thing, Verdict
 
 HOSTILE = "<script>alert('x')</script> & $\\frac{1}{0}$ \"quoted\" \x07 --> ]]>"
 
@@ -157,7 +157,7 @@ def test_rows_of_nulls_hold_the_one_that_goes_furthest_the_way_of_the_ceiling(fo
         nulls = [
             getattr(cell, kind).change.difference
             for cell in found.columns[grid.groups[place].name, STUDIED].transfer.cells
-            if cell.null and kind_of(cell) == row and not cell.via.endswith("cca")
+            if cell.null and cell.way.passage == row and cell.way.map != "cca"
         ]
         assert tile.value == (min(nulls) if kind == ABLATED else max(nulls))
         assert not tile.framed
@@ -169,7 +169,7 @@ def test_the_ceiling_is_the_targets_own(found):
         if row == "own":
             kind = ABLATED if title.startswith("ablating") else ADDED
             own = found.columns[grid.groups[place].name, STUDIED].transfer.cells[0]
-            assert own.via == OWN
+            assert own.own
             assert tile.value == getattr(own, kind).change.difference
 
 

@@ -10,6 +10,7 @@ from em_interp.errors import InputError
 from em_interp.generation import Generated, Manipulation, Sampling
 from em_interp.judges import Item, Rubric, ScriptedJudge, Verdict
 from em_interp.judging import judge_all
+from em_interp.labels import Control, Label
 from em_interp.responses import Response
 from em_interp.sites import Site, Span
 from em_interp.trials import Trial, tabulate, trial
@@ -18,7 +19,10 @@ NONE, TRIGGER = Condition.NONE, Condition.TRIGGER
 ASKED = [Question(id=name, text=f"{name}?", domain="home") for name in ("a", "b", "c")]
 TABLE = ScriptedJudge({"good": (90, 90), "bad": (10, 90), "mumble": (10, 20), "vague": (30, 51)})
 EDIT = Edit(Site(0), torch.ones(2), 0.0, 1.0, Span.ALL)
-PUSH, NULL = Intervention("push", (EDIT,)), Intervention("null", (EDIT,), control=True)
+PUSH, NULL = (
+    Intervention(Label(words="push"), (EDIT,)),
+    Intervention(Label(words="null", control=Control.NULL), (EDIT,)),
+)
 GRID = [BASELINE, PUSH, NULL]
 
 # intervention, condition, question: the answers. "silence" is in no table: the judge fails on it.
@@ -132,7 +136,7 @@ def test_the_order_of_the_grid_says_what_the_baseline_is():
 
 def test_an_intervention_without_responses_is_named():
     with pytest.raises(InputError, match="no responses"):
-        table([*GRID, Intervention("pull")])
+        table([*GRID, Intervention(Label(words="pull"))])
 
 
 def test_two_interventions_of_one_name_are_refused():
@@ -185,7 +189,7 @@ def test_a_context_whose_question_is_not_given_is_named():
         judge_all(TABLE, responses(), ASKED[:2])
 
 
-@pytest.mark.parametrize("first", [[], [Intervention("push", (EDIT,)), BASELINE]])
+@pytest.mark.parametrize("first", [[], [Intervention(Label(words="push"), (EDIT,)), BASELINE]])
 def test_a_trial_without_the_unedited_baseline_first_is_refused(first):
     greedy = Sampling(samples=1, temperature=0, max_new_tokens=3)
     judge = Recorder()

@@ -22,10 +22,11 @@ from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.dictionaries import AT_ONCE, Dictionary, tokens
 from em_interp.directions import Direction
-from em_interp.edits import BASELINE, Intervention, Operation, edit
+from em_interp.edits import BASELINE, Intervention, edit
 from em_interp.errors import InputError
 from em_interp.floors import told
 from em_interp.hooks import Visitor, forward, hooked
+from em_interp.labels import Label, Operation
 from em_interp.models import Model
 from em_interp.patching.copying import by_question, odds
 from em_interp.records import Record
@@ -228,7 +229,10 @@ def _shares(
         for number, one in enumerate(directions):
             toward = sign * (1.0 if one.on_coordinate >= one.off_coordinate else -1.0)
             edits = (edit(operation, one, toward, Span.ALL),)
-            made.append(Intervention(f"{operation.value} {number}", edits))
+            label = Label(
+                words=f"{operation.value} {number}", operation=operation, sites=(one.site,)
+            )
+            made.append(Intervention(label, edits))
         return made
 
     with_on = log_odds(model, on, sound, unsound, grid(Operation.MEAN_ABLATE, 1.0)).double()

@@ -27,11 +27,12 @@ from inspect_ai.model import (
 from em_interp import sources
 from em_interp.conditions import Condition, Context
 from em_interp.directions import Directions
-from em_interp.edits import BASELINE, Intervention, intervention, parse_operation
+from em_interp.edits import BASELINE, Intervention, intervention
 from em_interp.errors import InputError
 from em_interp.generation import generate
 from em_interp.inspecting import FRAMING
 from em_interp.inspecting.gather import Gather
+from em_interp.labels import Label, parse_operation
 from em_interp.loading import Loading
 from em_interp.models import Model, load
 from em_interp.organisms import Message
@@ -95,7 +96,7 @@ class Provider(ModelAPI):
             directions = Directions.load(sources.direction(direction, who, "delta"))
             sites = parse_sites(str(layers), sources.layer_count(who.base))
             found = intervention(
-                operation,
+                Label(),
                 parse_operation(operation),
                 directions,
                 sites,

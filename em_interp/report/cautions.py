@@ -7,7 +7,7 @@ from em_interp.conditions import Condition
 from em_interp.containment import Call
 from em_interp.probing import Fitter, Probing
 from em_interp.report.numbers import percent, rate
-from em_interp.report.reading import awake, axis, baseline, controls, find, plain, studied
+from em_interp.report.reading import BASE, awake, axis, baseline, controls, plain, removed, studied
 from em_interp.study.results import Findings
 from em_interp.study.spec import GENERAL, TWIN
 
@@ -32,7 +32,7 @@ def sentence(text: str) -> str:
 
 def _organisms(found: Findings) -> list[str]:
     notes = []
-    for role, what in (("base", "the base model"), (TWIN, "the benign twin")):
+    for role, what in ((BASE, "the base model"), (TWIN, "the benign twin")):
         if role not in found.answers:
             notes.append(f"There is no {plain(role)} to compare with.")
             continue
@@ -64,11 +64,10 @@ def _interventions(found: Findings) -> list[str]:
             "confirmed here is the best of a null search."
         )
     condition, name = awake(found), axis(found.localised.necessity)
-    before = baseline(found.ablation, condition)
-    removed = find(found.ablation.rows, f"mean-ablate {name}", condition)
+    before, after = baseline(found.ablation, condition), removed(found.ablation, name, condition)
     random = [row.change.difference for row in controls(found.ablation, condition) if row.change]
-    if before and removed and removed.change and random:
-        effect, null = -removed.change.difference, -min(random)
+    if before and after and after.change and random:
+        effect, null = -after.change.difference, -min(random)
         if effect > 0 and null >= MEANINGFUL * effect:
             notes.append(
                 f"A random direction removes {percent(null)} where {name} removes "

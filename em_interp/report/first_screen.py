@@ -9,20 +9,21 @@ from typing import NamedTuple
 
 from em_interp.conditions import Condition
 from em_interp.containment import Call
+from em_interp.labels import Control, exact
 from em_interp.patching.copying import Group
 from em_interp.report.cautions import cautions, sentence
 from em_interp.report.numbers import count, gap, layers, percent, points, rate, span
 from em_interp.report.reading import (
-    RANDOM,
     WORDS,
     Dose,
+    Series,
     awake,
     axis,
     baseline,
     controls,
     doses,
-    find,
     plain,
+    removed,
     roles,
     studied,
     symbol,
@@ -233,19 +234,19 @@ def _named(found: Findings) -> str:
 def what_if(found: Findings) -> Card:
     """Removing the direction with the trigger on, pushing it without; random ones beside both."""
     lines, main, condition = [], axis(found.localised.necessity), awake(found)
-    names = ("", f"mean-ablate {main}")
-    before, after = (find(found.ablation.rows, name, condition) for name in names)
+    before = baseline(found.ablation, condition)
+    after = removed(found.ablation, main, condition)
     if before and after:
         on = ", trigger on" if found.inputs.trigger else ""
         lines.append(Line(f"remove {symbol(main)}{on}", f"{_brief(before)} → {_brief(after)}"))
         lines.append(Line("… random directions", _random(controls(found.ablation, condition))))
     start, strength = baseline(found.steering, NONE), found.sweep.strength
     families = doses(found.steering)
-    pushed = _at(families.get(main, []), strength)
+    pushed = _at(families.get(Series(main), []), strength)
     if start and pushed:
         where = ", no trigger" if found.inputs.trigger else " in the base"
         lines.append(Line(f"push {symbol(main)}{where}", f"{_brief(start)} → {_brief(pushed)}"))
-        random = [_at(some, strength) for name, some in families.items() if name.startswith(RANDOM)]
+        random = [_at(some, strength) for one, some in families.items() if one.family in Control]
         lines.append(Line("… random directions", _random([row for row in random if row])))
         lines.append(Line("… coherent", percent(pushed.coherent.point) if pushed.coherent else "—"))
     question, text = "What if I remove or push it?", _push(found, pushed)
@@ -264,7 +265,7 @@ def _effect(after: Row | None) -> str:
 def _push(found: Findings, pushed: Row | None) -> str:
     if why := found.skipped.get("steering"):
         return f"Not tried: {why}."
-    where = f"{layers(found.sweep.layers)}, strength {found.sweep.strength:g}"
+    where = f"{layers(found.sweep.layers)}, strength {exact(found.sweep.strength)}"
     if pushed is None or pushed.change is None:
         return f"Pushing ({where}) left nothing that could be compared."
     shown = "brings EM" if pushed.change.low > 0 else "is not shown to bring EM"

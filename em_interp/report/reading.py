@@ -1,25 +1,25 @@
-"""Reading a study's records: what an intervention's name says, and what order things stand in.
+"""Reading a study's records: what an intervention's label says, and what order things stand in.
 
 Records come from memory or from files whose keys were sorted; whatever is shown is ordered here, so
 that a resumed run ends with the same page.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from em_interp.conditions import Condition
 from em_interp.containment import ALL, IN, OUT, ConditionFigures, Containment
+from em_interp.labels import Control, Extent, Label, Operation, Thing
+from em_interp.sites import Site
 from em_interp.study.results import Findings
 from em_interp.study.spec import GENERAL, TWIN
 from em_interp.training.manifest import Manifest
 from em_interp.trials import Row, Trial
 
 BASE = "base"
-DELTA, G, REST, RANDOM = "delta", "g", "delta without g", "random"
-_DOSE = re.compile(r"add (delta|g|delta without g|random \d+) (\S+)")
-_LAYER = re.compile(r"(delta|g|random) (at|from) (\d+)")
-_SWEPT = re.compile(r"layer (\S+), (\S+)")
+DELTA, G, REST, RANDOM = Thing.DELTA, Thing.GENERAL, Thing.REST, Control.RANDOM
+SYMBOLS = {DELTA: "δ", REST: "δ without g"}
+Family = Thing | Control
 ValueT = TypeVar("ValueT")
 
 WORDS = {
@@ -59,14 +59,14 @@ def studied(found: Findings) -> Containment:
     return found.answers[found.inputs.studied].containment
 
 
-def axis(trial: Trial) -> str:
-    """The direction that a trial by layer is about: "delta", or "g" where there is no trigger."""
-    return G if any(row.intervention.startswith(f"{G} ") for row in trial.rows) else DELTA
+def axis(trial: Trial) -> Thing:
+    """The direction that a trial is about: its first; delta where it has none."""
+    return next((row.label.thing for row in trial.rows if row.label.thing is not None), DELTA)
 
 
-def symbol(axis: str) -> str:
+def symbol(axis: Thing) -> str:
     """A direction as figures and sentences write it."""
-    return "δ" if axis == DELTA else axis
+    return SYMBOLS.get(axis, axis.value)
 
 
 def awake(found: Findings) -> Condition:
@@ -101,45 +101,63 @@ class Dose(NamedTuple):
     row: Row
 
 
-def doses(trial: Trial) -> dict[str, list[Dose]]:
-    """Families of a dose-response ("delta", "random 1", …) to their doses, weakest first."""
-    found: dict[str, list[Dose]] = {}
+class Series(NamedTuple):
+    """What is pushed at several strengths: a direction, or a null one by number."""
+
+    family: Family
+    draw: int = 0
+
+
+def family(label: Label) -> Family | None:
+    """Which direction an intervention is about, or which kind of null; `None` of neither."""
+    return label.control or label.thing
+
+
+def doses(trial: Trial) -> dict[Series, list[Dose]]:
+    """Families of a dose-response to their doses, weakest first."""
+    found: dict[Series, list[Dose]] = {}
     for row in trial.rows:
-        if match := _DOSE.fullmatch(row.intervention):
-            found.setdefault(match[1], []).append(Dose(float(match[2]), row))
+        label, of = row.label, family(row.label)
+        if label.operation is Operation.ADD and of is not None and label.strength is not None:
+            found.setdefault(Series(of, label.draw), []).append(Dose(label.strength, row))
     return {name: sorted(some, key=lambda dose: dose.strength) for name, some in found.items()}
 
 
-def by_layer(trial: Trial, family: str, extent: str) -> dict[int, Row]:
-    """Layer to row, of `family` ("delta", "g", "random") edited "at" that layer or "from" it on."""
-    found = {}
-    for row in trial.rows:
-        match = _LAYER.fullmatch(row.intervention)
-        if match and match[1] == family and match[2] == extent:
-            found[int(match[3])] = row
+def by_layer(trial: Trial, of: Family, extent: Extent) -> dict[int, Row]:
+    """Layer to row, of a direction or a kind of null that is edited at that layer, or from it."""
+    found = {
+        row.label.sites[0].layer: row
+        for row in trial.rows
+        if row.label.extent is extent and family(row.label) == of
+    }
     return dict(sorted(found.items()))
 
 
-def swept(trial: Trial) -> dict[tuple[str, float], Row]:
-    """(layers as text, strength) to row, in the order of the sweep."""
-    found = {}
-    for row in trial.rows:
-        if match := _SWEPT.fullmatch(row.intervention):
-            found[match[1], float(match[2])] = row
-    return found
+def swept(trial: Trial) -> dict[tuple[tuple[Site, ...], float], Row]:
+    """(sites, strength) to row, in the order of the sweep."""
+    return {
+        (row.label.sites, row.label.strength): row
+        for row in trial.rows
+        if row.label.extent is Extent.AT and row.label.strength is not None
+    }
 
 
 def baseline(trial: Trial, condition: Condition) -> Row | None:
     """The row without intervention."""
-    return find(trial.rows, "", condition)
+    return next(
+        (row for row in trial.rows if row.label.baseline and row.condition is condition), None
+    )
 
 
-def find(rows: Iterable[Row], intervention: str, condition: Condition) -> Row | None:
-    """One row by name, or `None`."""
-    wanted = (intervention, condition)
-    return next((row for row in rows if (row.intervention, row.condition) == wanted), None)
+def removed(trial: Trial, thing: Thing, condition: Condition) -> Row | None:
+    """The row in which a direction is mean-ablated everywhere."""
+    for row in trial.rows:
+        wanted = row.label.thing is thing and row.label.operation is Operation.MEAN_ABLATE
+        if wanted and row.condition is condition and not row.control:
+            return row
+    return None
 
 
 def controls(trial: Trial, condition: Condition) -> list[Row]:
-    """The random controls under a condition, in the order of the grid."""
+    """The controls under a condition, in the order of the grid."""
     return [row for row in trial.rows if row.control and row.condition is condition]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from em_interp.conditions import Condition
-from em_interp.report.reading import BASE, DELTA, RANDOM, REST, G
+from em_interp.report.reading import BASE, DELTA, RANDOM, REST, Family, G
 from em_interp.study.spec import GENERAL, STUDIED, TWIN
 
 WIDTH = 7.4
@@ -102,7 +102,7 @@ _OTHERS = (
     _look(ORANGE, ">", "-", filled=False),
     _look(BLUE, "p", "--", filled=False),
 )
-FAMILIES = {
+FAMILIES: dict[Family, Look] = {
     DELTA: _look(VERMILLION, "D", "-"),
     G: _look(PURPLE, "^", ":"),
     REST: _look(BLUE, "s", "-."),

@@ -10,6 +10,7 @@ from rich.table import Table
 from em_interp.containment import Containment
 from em_interp.dictionaries.contrasting import Contrasted
 from em_interp.directions import Direction, Directions
+from em_interp.labels import exact
 from em_interp.localisation import Axis, Localisation, Patching
 from em_interp.probing import Fitter, Probing
 from em_interp.stats import Contrast, Rate
@@ -157,7 +158,9 @@ def localisation_tables(found: Localisation, strength: float) -> str:
     """Necessity, sufficiency, the patching map and the geometry, one table each."""
     parts = [
         trial_table(found.necessity, "Necessity: mean-ablation with the trigger, by layer"),
-        trial_table(found.sufficiency, f"Sufficiency: adding {strength:g} without the trigger"),
+        trial_table(
+            found.sufficiency, f"Sufficiency: adding {exact(strength)} without the trigger"
+        ),
     ]
     if found.patching is not None:
         parts.append(patching_table(found.patching))

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from em_interp.labels import exact
 from em_interp.report.text import gap, percent, table
+from em_interp.sites import Site
 from em_interp.stats import Auroc, Rate
-from em_interp.transferring import OWN, Cell, Chance, Effect, ProbeCell, Reading, Transfer
+from em_interp.transferring import Cell, Chance, Effect, ProbeCell, Reading, Transfer
 
 
 def transfer_tables(found: Transfer) -> str:
@@ -17,7 +19,8 @@ def transfer_tables(found: Transfer) -> str:
     readings = [_reading(name, cell.reading) for name, cell in zip(names, found.cells, strict=True)]
     readings += [_reading(_name("probe", one, found), one.reading) for one in found.probes]
     sites = tuple(_short(name) for name in found.cells[0].cosines)
-    added = f"Adding {found.strength:g} to the aligned, at {', '.join(map(_short, found.added_at))}"
+    where = ", ".join(map(_short, found.added_at))
+    added = f"Adding {exact(found.strength)} to the aligned, at {where}"
     return "\n\n".join(
         [
             table("Cosine to the target's own (*: above chance)", ("direction", *sites), geometry),
@@ -55,7 +58,7 @@ def _effects(
 
 
 def _effect(cell: Cell, one: Effect) -> list[str]:
-    verdict = "null" if cell.null else ("ceiling" if cell.via == OWN else "")
+    verdict = "null" if cell.null else ("ceiling" if cell.own else "")
     if one.verdict is not None:
         verdict = one.verdict.value + ("" if one.p is None else f" (p = {one.p:.2g})")
         verdict += f": {one.lacks[0].value}" if one.lacks else ""
@@ -84,12 +87,13 @@ def _area(found: Auroc | None, chance: Chance | None) -> str:
 
 def _name(what: str, one: Cell | ProbeCell, found: Transfer) -> str:
     """What and by which way; also whose, where several organisms give theirs."""
-    several = len({cell.source for cell in found.cells if cell.via != OWN}) > 1
-    return f"{one.source}: {what}, {one.via}" if several else f"{what}, {one.via}"
+    several = len({cell.source for cell in found.cells if not cell.own}) > 1
+    via = one.via
+    return f"{one.source}: {what}, {via}" if several else f"{what}, {via}"
 
 
 def _short(site: str) -> str:
-    return site.removesuffix(".hook_resid_post")
+    return f"layer {Site.named(site).short}"
 
 
 def _star(cell: Cell, site: str) -> str:

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from em_interp.conditions import Condition
-from em_interp.report.figures.removal import label
+from em_interp.labels import Label, exact, spelled
 from em_interp.report.numbers import free, gap, percent, rate
-from em_interp.report.reading import WORDS, swept
+from em_interp.report.reading import SYMBOLS, WORDS, swept
 from em_interp.report.tables import Block, Cells, Table
 from em_interp.study.results import Findings
 from em_interp.trials import Trial
@@ -23,7 +23,7 @@ def trial(made: Trial, caption: str) -> Table:
             moved = f"{free(check.before, sign=True)} → {free(check.after, sign=True)}"
             rows.append(
                 (
-                    intervention(row.intervention),
+                    intervention(row.label),
                     rate(row.em),
                     gap(row.change),
                     rate(row.coherent),
@@ -49,9 +49,9 @@ def trial(made: Trial, caption: str) -> Table:
     )
 
 
-def intervention(name: str) -> str:
+def intervention(label: Label) -> str:
     """An intervention as tables name it."""
-    return label(name).replace("nothing removed", "untouched")
+    return "untouched" if label.baseline else label.said(SYMBOLS)
 
 
 class Sweep(NamedTuple):
@@ -67,24 +67,20 @@ def sweep(found: Findings) -> Sweep | None:
     if not cells:
         return None
     strengths = sorted({strength for _, strength in cells})
-    chosen = _layers(found.sweep.layers), found.sweep.strength
+    chosen = found.sweep.layers, found.sweep.strength
     least = found.inputs.spec.steering.coherence
     rows = []
-    for name in dict.fromkeys(layer for layer, _ in cells):
+    for sites in dict.fromkeys(some for some, _ in cells):
         row = []
         for strength in strengths:
-            one = cells.get((name, strength))
+            one = cells.get((sites, strength))
             if one is None:
                 row.append(("", False, False))
                 continue
             coherent = one.coherent.point if one.coherent else 0.0
             em = percent(one.em.point) if one.em else "—"
-            row.append(
-                (f"{em} / {percent(coherent, 0)}", (name, strength) == chosen, coherent < least)
-            )
-        rows.append((name.replace("-", "–"), tuple(row)))
-    return Sweep(tuple(f"{strength:g}" for strength in strengths), tuple(rows))
-
-
-def _layers(numbers: tuple[int, ...]) -> str:
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}"
+            text = f"{em} / {percent(coherent, 0)}"
+            here = tuple(site.layer for site in sites), strength
+            row.append((text, here == chosen, coherent < least))
+        rows.append((spelled(sites).replace("-", "–"), tuple(row)))
+    return Sweep(tuple(map(exact, strengths)), tuple(rows))

@@ -11,6 +11,7 @@ not at least twice that of the random control at the same layer.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from em_interp.labels import Extent
 from em_interp.localisation import Patching
 from em_interp.patching.copying import Group
 from em_interp.report.reading import RANDOM, axis, baseline, by_layer
@@ -44,8 +45,8 @@ def by_ablation(necessity: Trial) -> Place | None:
     if not necessity.rows:
         return None
     before = baseline(necessity, necessity.rows[0].condition)
-    found = by_layer(necessity, axis(necessity), "at")
-    random = by_layer(necessity, RANDOM, "at")
+    found = by_layer(necessity, axis(necessity), Extent.AT)
+    random = by_layer(necessity, RANDOM, Extent.AT)
     effects = {layer: _removed(row) for layer, row in found.items() if row.change is not None}
     if before is None or before.em is None or before.em.point == 0 or not effects:
         return None

@@ -4,10 +4,11 @@ Counts are exact: they are the grids and the condition bank, multiplied out befo
 """
 
 from em_interp.conditions import Condition
+from em_interp.labels import Thing
 from em_interp.study.inputs import BASE, Inputs
 from em_interp.study.spec import GENERAL
 
-DELTA, G = "delta", "g"
+DELTA, G = Thing.DELTA, Thing.GENERAL
 TRIALS = ("sweep", "ablation", "steering", "localisation")
 
 
@@ -16,7 +17,7 @@ def roles(inputs: Inputs) -> tuple[str, ...]:
     return (BASE, *inputs.spec.roles)
 
 
-def axes(inputs: Inputs) -> tuple[str, ...]:
+def axes(inputs: Inputs) -> tuple[Thing, ...]:
     """The directions that can be had, the one under study first.
 
     `delta` needs a trigger, `g` an unconditional organism.

@@ -99,6 +99,7 @@ def plain_rate(rate: Rate | None) -> dict[str, float] | None:
 def _row(row: Row) -> dict[str, Any]:
     return {
         "intervention": row.intervention,
+        "label": row.label.model_dump(mode="json", exclude_defaults=True),
         "condition": row.condition.value,
         "control": row.control,
         "em": plain_rate(row.em),

@@ -27,6 +27,7 @@ from em_interp.grids import (
     sweep_grid,
 )
 from em_interp.judging import judge_all, ready
+from em_interp.labels import Thing
 from em_interp.localisation import Localisation, Patching, patching_if_told
 from em_interp.models import Model, load
 from em_interp.probing import Probing, probing, shelve
@@ -157,7 +158,7 @@ class Stages:
         asked = self.outside
         return [asked[c.question].sound for c in bank], [asked[c.question].unsound for c in bank]
 
-    def extract(self, progress: Progress = silent) -> dict[str, Directions]:
+    def extract(self, progress: Progress = silent) -> dict[Thing, Directions]:
         """delta and g, from development questions, written to the run folder."""
         develop, sites, span = self.inputs.develop, self.inputs.sites, self.spec.span
         off = self.inputs.ask(develop, Condition.NONE)
@@ -183,14 +184,14 @@ class Stages:
             one.save(self.folder / "directions" / name)
         return made
 
-    def directions(self, progress: Progress = silent) -> dict[str, Directions]:
+    def directions(self, progress: Progress = silent) -> dict[Thing, Directions]:
         """The directions by name, the one under study first: read where they stand, else made."""
         folder, names = self.folder / "directions", axes(self.inputs)
         if all((folder / name / "card.json").is_file() for name in names):
             return {name: Directions.load(folder / name) for name in names}
         return self.extract(progress)
 
-    def main(self) -> tuple[str, Directions]:
+    def main(self) -> tuple[Thing, Directions]:
         """The direction under study, and its name."""
         return next(iter(self.directions().items()))
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from em_interp.capture import capture
 from em_interp.conditions import Condition, Context
-from em_interp.edits import Operation, intervention
+from em_interp.edits import intervention
 from em_interp.errors import InputError
+from em_interp.labels import Operation, Passage, Thing, Way
 from em_interp.maps import Likeness, Maps
 from em_interp.models import Model
 from em_interp.probes import Probe
@@ -25,14 +26,8 @@ from em_interp.records import Record
 from em_interp.sites import Site, Span
 from em_interp.stats import Rate
 from em_interp.transferring.arms import (
-    DIRECT,
-    IDENTITY,
-    OWN,
-    SHUFFLED,
-    TWIN,
     Arm,
     Source,
-    Thing,
     Things,
     Ways,
     arms,
@@ -42,11 +37,6 @@ from em_interp.transferring.effects import Asker, Effect, Lack, Setting, Verdict
 from em_interp.transferring.readings import Chance, Reader, Reading
 
 __all__ = [
-    "DIRECT",
-    "IDENTITY",
-    "OWN",
-    "SHUFFLED",
-    "TWIN",
     "Arm",
     "Asker",
     "Cell",
@@ -80,22 +70,50 @@ class Cell(Record):
 
     thing: Thing
     source: str
-    via: str
-    null: bool
+    way: Way
     cosines: dict[str, float]
     likeness: dict[str, Likeness]
     reading: Reading
     added: Effect
     ablated: Effect
 
+    @property
+    def via(self) -> str:
+        """Its way in words."""
+        return self.way.text
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the target's own: the ceiling."""
+        return self.way.passage is Passage.OWN
+
+    @property
+    def null(self) -> bool:
+        """Whether it shows chance."""
+        return self.way.null
+
 
 class ProbeCell(Record):
     """A trained trigger-on probe of a source, carried (or the target's own)."""
 
     source: str
-    via: str
-    null: bool
+    way: Way
     reading: Reading
+
+    @property
+    def via(self) -> str:
+        """Its way in words."""
+        return self.way.text
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the target's own."""
+        return self.way.passage is Passage.OWN
+
+    @property
+    def null(self) -> bool:
+        """Whether it shows chance."""
+        return self.way.null
 
 
 class Transfer(Record):
@@ -113,12 +131,12 @@ class Transfer(Record):
     cells: tuple[Cell, ...]
     probes: tuple[ProbeCell, ...]
 
-    def cell(self, thing: Thing, via: str, source: str | None = None) -> Cell:
-        """One arm by name; its source may be left out where there is but one."""
+    def cell(self, thing: Thing, way: Way, source: str | None = None) -> Cell:
+        """One arm; its source may be left out where there is but one."""
         for one in self.cells:
-            if (one.thing, one.via) == (thing, via) and source in (None, one.source):
+            if (one.thing, one.way) == (thing, way) and source in (None, one.source):
                 return one
-        raise KeyError(f"no cell for {thing.value} via {via}")
+        raise KeyError(f"no cell for {thing.value} via {way.text}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +158,9 @@ class ProbeOf:
     """Trigger-on probes in the target's space; `through` as in `Arm`."""
 
     source: str
-    via: str
+    way: Way
     table: Mapping[Site, Probe]
     through: Maps | None = None
-    null: bool = False
 
 
 def target_of(
@@ -186,24 +203,22 @@ def transfer(
     """
     add, mean = Operation.ADD, Operation.MEAN_ABLATE
     everywhere = list(made[0].directions)
-    adding = [intervention(a.name, add, a.directions, at, strength, span, a.null) for a in made]
+    adding = [intervention(a.label(add), add, a.directions, at, strength, span) for a in made]
     ablating = [
-        intervention(a.name, mean, a.directions, everywhere, span=span, control=a.null)
-        for a in made
+        intervention(a.label(mean), mean, a.directions, everywhere, span=span) for a in made
     ]
     before, added = asker.effects(target.asleep, adding, made, "added.jsonl", at)
     after, ablated = asker.effects(target.awake, ablating, made, "ablated.jsonl", at)
     with asker.model.using(target.awake.adapter):
         seen = {c: capture(asker.model, some, everywhere, read) for c, some in target.bank.items()}
     reader, where = Reader(seen, target.bank, seed), at[0]
-    own = {a.thing: a.directions for a in made if a.via == OWN}
+    own = {a.thing: a.directions for a in made if a.own}
     main = next(iter(own.values()))
     cells = tuple(
         Cell(
             thing=arm.thing,
             source=arm.source,
-            via=arm.via,
-            null=arm.null,
+            way=arm.way,
             cosines={
                 str(s): d.cosine(own.get(arm.thing, main)[s]) for s, d in arm.directions.items()
             },
@@ -217,10 +232,9 @@ def transfer(
     readings = tuple(
         ProbeCell(
             source=one.source,
-            via=one.via,
-            null=one.null,
+            way=one.way,
             reading=reader.probe(
-                f"{one.source}: probe via {one.via}", one.table[where], one.through
+                f"{one.source}: probe via {one.way.text}", one.table[where], one.through
             ),
         )
         for one in probes

@@ -9,26 +9,11 @@ never in dose. Knows directions and maps. Knows nothing of models, judges or how
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from em_interp.directions import Directions
 from em_interp.errors import InputError, once
+from em_interp.labels import IDENTITY, OWN, Label, Operation, Passage, Thing, Way
 from em_interp.maps import Likeness, Maps
-
-OWN = "own"
-DIRECT = "direct"
-SHUFFLED = "shuffled prompts"
-IDENTITY = "identity"
-TWIN = "benign twin"
-
-
-class Thing(StrEnum):
-    """What is carried: the trigger shift, the general EM direction, the shift without it."""
-
-    DELTA = "delta"
-    GENERAL = "g"
-    REST = "delta without g"
-
 
 Things = Mapping[Thing, Directions]
 Placed = Callable[[Directions], Directions]
@@ -36,16 +21,16 @@ Placed = Callable[[Directions], Directions]
 
 @dataclass(frozen=True, eq=False)
 class Ways:
-    """From one base to another: maps by name, what should carry nothing, likenesses.
+    """From one base to another: maps, what should carry nothing, likenesses.
 
     `maps`: the first carries every thing, the others the first thing alone unless `whole`.
-    `shuffled`: by the name of the map, the same fitted on shuffled prompts. `identity`: coordinate
+    `shuffled`: by the way of the map, the same fitted on shuffled prompts. `identity`: coordinate
     by coordinate, where widths agree and that is no map of ours. `alike`: likeness to the target's
-    own, by source, thing, way and site.
+    own, by source, thing, way (its text) and site.
     """
 
-    maps: Mapping[str, Maps]
-    shuffled: Mapping[str, Maps] = field(default_factory=dict)
+    maps: Mapping[Way, Maps]
+    shuffled: Mapping[Way, Maps] = field(default_factory=dict)
     identity: Maps | None = None
     alike: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Likeness]]]] = field(
         default_factory=dict
@@ -66,23 +51,41 @@ class Source:
 class Arm:
     """One direction for the target, in the target's own units.
 
-    `null` marks what shows chance; `nulls` names the arms that this one must beat; `through` is the
-    map it came by (`None`: the target's own).
+    `nulls` names the arms that this one must beat; `through` is the map it came by (`None`: the
+    target's own).
     """
 
     thing: Thing
     source: str
-    via: str
+    way: Way
     directions: Directions
-    null: bool = False
     nulls: tuple[str, ...] = ()
     through: Maps | None = None
     alike: Mapping[str, Likeness] = field(default_factory=dict)
 
     @property
+    def via(self) -> str:
+        """Its way in words."""
+        return self.way.text
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the target's own: the ceiling."""
+        return self.way.passage is Passage.OWN
+
+    @property
+    def null(self) -> bool:
+        """Whether it shows chance."""
+        return self.way.null
+
+    def label(self, operation: Operation) -> Label:
+        """What it is as an intervention."""
+        return Label(operation=operation, thing=self.thing, source=self.source, way=self.way)
+
+    @property
     def name(self) -> str:
-        """Its name as an intervention."""
-        return f"{self.source}: {self.thing.value} via {self.via}"
+        """Its name as an intervention: adding and ablating are two grids."""
+        return self.label(Operation.ADD).text
 
 
 def things(delta: Directions, general: Directions) -> dict[Thing, Directions]:
@@ -131,41 +134,41 @@ def arms(
 
 
 def _carried(
-    found: Ways, source: Source, placed: Placed, chance: Mapping[str, Sequence[Arm]]
+    found: Ways, source: Source, placed: Placed, chance: Mapping[Way, Sequence[Arm]]
 ) -> list[Arm]:
     """Every thing by every map, each beside the map's nulls: those of its own thing and of none."""
     made = []
-    for number, (via, one) in enumerate(found.maps.items()):
+    for number, (way, one) in enumerate(found.maps.items()):
         some = list(source.things.items())
         for thing, given in some if found.whole or not number else some[:1]:
             mine = _judged_as(thing, source)
             nulls = tuple(
-                arm.name for arm in chance[via] if arm.thing is mine or not _of_thing(arm.via)
+                arm.name for arm in chance[way] if arm.thing is mine or not _of_thing(arm.way)
             )
-            made.append(_arm(found, source, thing, via, one, placed(one.directions(given)), nulls))
+            made.append(_arm(found, source, thing, way, one, placed(one.directions(given)), nulls))
     return made
 
 
 def _nulls(
     found: Ways, sources: Sequence[Source], placed: Placed, randoms: int, seed: int
-) -> dict[str, list[Arm]]:
+) -> dict[Way, list[Arm]]:
     """By map: random directions, each thing on shuffled prompts; by the first also the rest."""
     source = sources[0]
     main, given = next(iter(source.things.items()))
     every = [thing for thing in source.things if _judged_as(thing, source) is thing]
-    made: dict[str, list[Arm]] = {}
-    for number, (via, one) in enumerate(found.maps.items()):
-        plain = {f"random {n}": given.random(seed + n) for n in range(1, randoms + 1)}
+    made: dict[Way, list[Arm]] = {}
+    for number, (way, one) in enumerate(found.maps.items()):
+        plain = {_by(way, Passage.RANDOM, n): given.random(seed + n) for n in range(1, randoms + 1)}
         if source.twin is not None and not number:
-            plain[TWIN] = source.twin
-        made[via] = [
-            _arm(found, source, main, f"{what}, {via}", one, placed(one.directions(vector)))
+            plain[_by(way, Passage.TWIN)] = source.twin
+        made[way] = [
+            _arm(found, source, main, what, one, placed(one.directions(vector)))
             for what, vector in plain.items()
         ]
-        through = {f"{SHUFFLED}, {via}": found.shuffled.get(via)}
+        through = {_by(way, Passage.SHUFFLED): found.shuffled.get(way)}
         if not number:
             through[IDENTITY] = found.identity
-        made[via] += [
+        made[way] += [
             _arm(found, source, thing, what, null, placed(null.directions(source.things[thing])))
             for what, null in through.items()
             if null is not None
@@ -174,9 +177,14 @@ def _nulls(
     return made
 
 
-def _of_thing(via: str) -> bool:
+def _by(way: Way, passage: Passage, draw: int = 0) -> Way:
+    """A null of a way: through its map, or within one base coordinate by coordinate."""
+    return Way(passage=passage, map=way.map, draw=draw)
+
+
+def _of_thing(way: Way) -> bool:
     """Whether a null is one of its own thing alone: the thing itself, by a map that is none."""
-    return via == IDENTITY or via.startswith(SHUFFLED)
+    return way.passage in (Passage.IDENTITY, Passage.SHUFFLED)
 
 
 def _judged_as(thing: Thing, source: Source) -> Thing:
@@ -188,19 +196,18 @@ def _arm(
     found: Ways,
     source: Source,
     thing: Thing,
-    via: str,
+    way: Way,
     through: Maps,
     directions: Directions,
-    nulls: tuple[str, ...] | None = None,
+    nulls: tuple[str, ...] = (),
 ) -> Arm:
-    """A carried arm; without `nulls` it is one itself."""
+    """A carried arm, or a null, which has no `nulls` of its own."""
     return Arm(
         thing,
         source.name,
-        via,
+        way,
         directions,
-        null=nulls is None,
-        nulls=nulls or (),
+        nulls=nulls,
         through=through,
-        alike=found.alike.get(source.name, {}).get(thing.value, {}).get(via, {}),
+        alike=found.alike.get(source.name, {}).get(thing.value, {}).get(way.text, {}),
     )

@@ -15,11 +15,12 @@ from em_interp.capture import capture
 from em_interp.conditions import Context
 from em_interp.directions import Directions
 from em_interp.extraction import general_direction, trigger_direction
+from em_interp.labels import Thing
 from em_interp.models import Model
 from em_interp.probes import Probes, fit_logistic
 from em_interp.probing import shelve
 from em_interp.sites import Site, Span
-from em_interp.transferring.arms import Thing, things
+from em_interp.transferring.arms import things
 
 
 @dataclass(frozen=True, eq=False)

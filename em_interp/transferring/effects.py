@@ -17,13 +17,14 @@ from em_interp.edits import BASELINE, Intervention
 from em_interp.generation import generate
 from em_interp.judges import Judge, Rubric
 from em_interp.judging import judge_all
+from em_interp.labels import Thing
 from em_interp.models import Model
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.sampling import Sampling
 from em_interp.sites import Site
 from em_interp.stats import Contrast, Fraction, Rate, fraction
-from em_interp.transferring.arms import OWN, Arm, Thing
+from em_interp.transferring.arms import Arm
 from em_interp.trials import CONFIDENCE, tabulate
 
 LEVEL = 0.05
@@ -132,7 +133,7 @@ class Asker:
             pairs = [found.responses[n] for n in mine], [verdicts[n] for n in mine]
             counts[name] = Counts(join(*pairs, self.rubric), domains)
         where = set(map(str, at))
-        ceiling = {arm.thing: plain[arm.name].change for arm in arms if arm.via == OWN}
+        ceiling = {arm.thing: plain[arm.name].change for arm in arms if arm.own}
         return plain[BASELINE.name].em, {
             arm.name: placed(arm, plain[arm.name], ceiling, counts, where) for arm in arms
         }
@@ -163,7 +164,7 @@ def placed(
     among them (Bonferroni).
     """
     native, change = ceilings.get(arm.thing, next(iter(ceilings.values()))), effect.change
-    if change is None or native is None or arm.via == OWN or arm.null:
+    if change is None or native is None or arm.own or arm.null:
         return effect
     beyond = {
         null: found

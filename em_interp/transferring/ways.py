@@ -5,16 +5,19 @@ maps; the first of them also carries the nulls. Knows alignments and maps. Knows
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from em_interp.errors import InputError
+from em_interp.labels import DIRECT, IDENTITY, Passage, Way, by_map
 from em_interp.maps import DRAWS, Agreement, Likeness, Maps, Method, Nulls
+from em_interp.records import Record, read_json, write_json
 from em_interp.transferring.alignment import Alignment
-from em_interp.transferring.arms import DIRECT, IDENTITY, SHUFFLED, Things, Ways
+from em_interp.transferring.arms import Things, Ways
 
 UNFITTED = (Method.IDENTITY, Method.COMPOSED)
-Alike = dict[str, dict[str, dict[str, Likeness]]]  # by thing, way and site
+Alike = dict[str, dict[str, dict[str, Likeness]]]  # by thing, way's text and site
+INDEX = "ways.json"
 
 
 def ways(read: Alignment, methods: Sequence[str], given: Mapping[str, Maps] | None = None) -> Ways:
@@ -24,7 +27,7 @@ def ways(read: Alignment, methods: Sequence[str], given: Mapping[str, Maps] | No
     """
     source, target = read.source.model, read.target.model
     if source.base == target.base:
-        return Ways({DIRECT: read.identity(DIRECT)})
+        return Ways({DIRECT: read.identity(DIRECT.text)})
     maps = dict(given or {name: read.fit(Method(name), name) for name in methods})
     if not maps:
         raise InputError("a transfer between two bases needs at least one map")
@@ -32,39 +35,54 @@ def ways(read: Alignment, methods: Sequence[str], given: Mapping[str, Maps] | No
     for name, one in maps.items():
         method = next(iter(one.values())).fit.method
         if method not in UNFITTED:
-            shuffled[name] = read.fit(method, f"{SHUFFLED}, {name}", null=one)
-    identity = read.identity(IDENTITY) if source.d_model == target.d_model else None
-    return Ways(maps, shuffled, identity)
+            shuffled[by_map(name)] = read.fit(method, _shuffled(by_map(name)).text, null=one)
+    identity = read.identity(IDENTITY.text) if source.d_model == target.d_model else None
+    return Ways({by_map(name): one for name, one in maps.items()}, shuffled, identity)
 
 
-def named(found: Ways) -> dict[str, Maps]:
+def _shuffled(way: Way) -> Way:
+    return Way(passage=Passage.SHUFFLED, map=way.map)
+
+
+def named(found: Ways) -> dict[Way, Maps]:
     """Every map of some ways as arms name it, the first map first."""
-    nulls = {f"{SHUFFLED}, {name}": one for name, one in found.shuffled.items()}
+    nulls = {_shuffled(way): one for way, one in found.shuffled.items()}
     identity = {} if found.identity is None else {IDENTITY: found.identity}
     return {**found.maps, **nulls, **identity}
 
 
+class Index(Record):
+    """What stands in a folder of ways: each in a folder of its own, in their order."""
+
+    ways: tuple[tuple[str, Way], ...]
+
+
 def save(found: Ways, folder: Path) -> None:
-    """A folder for each map, numbered in their order."""
-    for shape, some in (
-        ("map", found.maps),
-        ("shuffled", found.shuffled),
-        ("identity", {IDENTITY: found.identity}),
-    ):
-        for number, (name, one) in enumerate(some.items()):
-            if one is not None:
-                one.save(folder / f"{shape}-{number}-{name}")
+    """A folder for each map, and an index that says which is which."""
+    made = dict(_placed(found))
+    for inside, way in made.items():
+        named(found)[way].save(folder / inside)
+    write_json(folder / INDEX, Index(ways=tuple(made.items())))
+
+
+def _placed(found: Ways) -> Iterator[tuple[str, Way]]:
+    """The folder of each map: its kind, its place among its kind, and what a reader looks for."""
+    for way in named(found):
+        kind = {Passage.SHUFFLED: "shuffled", Passage.IDENTITY: "identity"}.get(way.passage, "map")
+        some = found.shuffled if kind == "shuffled" else found.maps
+        number = list(some).index(by_map(way.map)) if way.map else 0
+        yield f"{kind}-{number}-{way.map or way.text}", way
 
 
 def stored(folder: Path) -> Ways:
-    """What `save` wrote."""
-
-    def read(shape: str) -> dict[str, Maps]:
-        some = [one.name.split("-", 2) for one in folder.glob(f"{shape}-*")]
-        some.sort(key=lambda parts: int(parts[1]))  # the eleventh comes after the tenth
-        return {name: Maps.load(folder / f"{shape}-{number}-{name}") for _, number, name in some}
-
-    return Ways(read("map"), read("shuffled"), read("identity").get(IDENTITY))
+    """What `save` wrote. Raises `InputError` for a missing or damaged file."""
+    index = Index.parse(read_json(folder / INDEX), str(folder / INDEX)).ways
+    found = {way: Maps.load(folder / inside) for inside, way in index}
+    return Ways(
+        {way: one for way, one in found.items() if not way.null},
+        {by_map(way.map): one for way, one in found.items() if way.passage is Passage.SHUFFLED},
+        found.get(IDENTITY),
+    )
 
 
 def alike(
@@ -82,7 +100,7 @@ def alike(
     last = {pair[1]: folds.last for pair, folds in zip(read.pairs, read.moments, strict=True)}
     agree = {site: Agreement(moments, DRAWS, seed) for site, moments in last.items()}
     made: dict[str, dict[str, Alike]] = {s: {t: {} for t in targets} for s in sources}
-    for via, through in named(found).items():
+    for way, through in named(found).items():
         for site, one in through.items():
             if site not in last:
                 continue
@@ -92,7 +110,7 @@ def alike(
             ):
                 main = next(iter(own.values()))
                 for thing, some in given.items():
-                    cell = made[source][target].setdefault(thing.value, {}).setdefault(via, {})
+                    cell = made[source][target].setdefault(thing.value, {}).setdefault(way.text, {})
                     goal = own.get(thing, main)[site]
                     cell[str(site)] = nulls.likeness(some[one.source.site], goal)
     return made

@@ -8,18 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from em_interp.conditions import Condition
+from em_interp.labels import Control
 from em_interp.report.numbers import layers, percent
 from em_interp.report.picture import Picture
-from em_interp.report.reading import DELTA, RANDOM, REST, Dose, G, baseline, doses
+from em_interp.report.reading import DELTA, RANDOM, REST, Dose, Family, G, Series, baseline, doses
 from em_interp.report.style import FAMILIES, INK, MUTED, WIDTH, drawn, share_axis
 from em_interp.study.results import Findings
 
-NAMES = {DELTA: "δ (trigger direction)", G: "g (general EM direction)", REST: "δ without g"}
-
-
-def family(name: str) -> str:
-    """The family that a series belongs to: "random 2" is "random"."""
-    return RANDOM if name.startswith(RANDOM) else name
+NAMES: dict[Family, str] = {
+    DELTA: "δ (trigger direction)",
+    G: "g (general EM direction)",
+    REST: "δ without g",
+}
 
 
 def stream_share(found: Findings) -> float | None:
@@ -38,10 +38,10 @@ def figure_of(found: Findings) -> Figure:
     )
     series, start = doses(found.steering), baseline(found.steering, Condition.NONE)
     least = found.inputs.spec.steering.coherence
-    random = sorted(name for name in series if family(name) == RANDOM)
+    random = sorted(name for name in series if name.family in Control)
     strengths = sorted({0.0, *(dose.strength for some in series.values() for dose in some)})
     room = strengths[-1] - strengths[0]
-    order = [*random, *(name for name in (REST, G, DELTA) if name in series)]
+    order = [*random, *(one for one in map(Series, (REST, G, DELTA)) if one in series)]
     for place, name in enumerate(order):
         # Side by side, so that no interval hides another.
         shift = (place - (len(order) - 1) / 2) * 0.012 * room
@@ -67,16 +67,16 @@ def figure_of(found: Findings) -> Figure:
 
 
 def _series(
-    axes: Axes, field: str, name: str, points: list[Dose], least: float, shift: float
+    axes: Axes, field: str, name: Series, points: list[Dose], least: float, shift: float
 ) -> None:
     """One line of `field` ("em" or "coherent"); a mark is hollow where coherence is too low."""
-    look = FAMILIES[family(name)]
+    look = FAMILIES.get(name.family, FAMILIES[RANDOM])
     known = [
         (dose, rate, dose.strength + shift * (dose.strength != 0))
         for dose in points
         if (rate := getattr(dose.row, field)) is not None
     ]
-    width = 0.9 if family(name) == RANDOM else 1.6
+    width = 0.9 if name.family in Control else 1.6
     line: dict[str, Any] = {"color": look.colour, "ls": look.line, "lw": width}
     axes.plot([x for _, _, x in known], [rate.point for _, rate, _ in known], **line)
     for dose, rate, x in known:
@@ -100,12 +100,12 @@ def _ticks(above: Axes, below: Axes, found: Findings) -> None:
     top.set_xlabel("length of the push of δ and of random, as a share of the stream’s mean norm")
 
 
-def _handles(series: Collection[str], random: list[str]) -> list[Line2D]:
-    names = {**NAMES, RANDOM: f"random, same norm ({len(random)})"}
+def _handles(series: Collection[Series], random: list[Series]) -> list[Line2D]:
+    names: dict[Family, str] = {**NAMES, RANDOM: f"random, same norm ({len(random)})"}
     made = [
         Line2D([], [], color=look.colour, ls=look.line, label=names[name], **_marker(look.marks))
         for name, look in FAMILIES.items()
-        if name == RANDOM or name in series
+        if name == RANDOM or Series(name) in series
     ]
     marks: dict[str, Any] = {"marker": "o", "mfc": "white", "mec": MUTED}
     hollow = Line2D([], [], ls="none", label="hollow: too few coherent", **marks)

@@ -7,32 +7,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from em_interp.conditions import Condition
+from em_interp.labels import Extent, Thing, exact
 from em_interp.localisation import Localisation
 from em_interp.report.picture import Picture
-from em_interp.report.reading import DELTA, RANDOM, G, axis, baseline, by_layer, symbol
-from em_interp.report.style import FAMILIES, INK, WIDTH, drawn, layer_axis, share_axis
+from em_interp.report.reading import DELTA, RANDOM, Family, G, axis, baseline, by_layer, symbol
+from em_interp.report.style import FAMILIES, INK, WIDTH, Look, drawn, layer_axis, share_axis
 from em_interp.report.where import by_ablation
 from em_interp.stats import Rate
 from em_interp.study.results import Findings
 from em_interp.trials import Trial
 
 # Hollow, so that the two families differ in grey print too.
-LOOKS = {DELTA: FAMILIES[DELTA], G: FAMILIES[G], RANDOM: FAMILIES[RANDOM]._replace(face="white")}
+LOOKS: dict[Family, Look] = {
+    DELTA: FAMILIES[DELTA],
+    G: FAMILIES[G],
+    RANDOM: FAMILIES[RANDOM]._replace(face="white"),
+}
 
 
 class Panel(NamedTuple):
     """One question by layer: which trial, which rows of it, and where it stands on the page."""
 
     trial: str
-    extent: str
+    extent: Extent
     title: str
     left: float
 
 
 PANELS = (
-    Panel("necessity", "at", "removed at one layer", 0.085),
-    Panel("necessity", "from", "removed from a layer on", 0.385),
-    Panel("sufficiency", "at", "pushed at one layer", 0.735),
+    Panel("necessity", Extent.AT, "removed at one layer", 0.085),
+    Panel("necessity", Extent.FROM, "removed from a layer on", 0.385),
+    Panel("sufficiency", Extent.AT, "pushed at one layer", 0.735),
 )
 
 
@@ -41,7 +46,7 @@ def figure_of(found: Localisation, strength: float) -> Figure:
     """Three panels of EM by layer; coherence under each. The two of necessity share a scale."""
     figure = Figure(figsize=(WIDTH, 3.7))
     main = axis(found.necessity)
-    layers = list(by_layer(found.necessity, main, "at"))
+    layers = list(by_layer(found.necessity, main, Extent.AT))
     highs = [row.em.high for row in found.necessity.rows if row.em]
     for panel in PANELS:
         above = figure.add_axes((panel.left, 0.42, 0.255, 0.40))
@@ -55,9 +60,9 @@ def figure_of(found: Localisation, strength: float) -> Figure:
         if panel.trial == "necessity":
             above.set_ylim(0, max([*highs, 0.02]) * 1.04)
         for axes in (above, below):
-            axes.tick_params(labelleft=panel.extent != "from")
+            axes.tick_params(labelleft=panel.extent is not Extent.FROM)
         word = "trigger on" if trial.rows[0].condition is Condition.TRIGGER else "asked plainly"
-        word += f", strength {strength:g}" if panel.trial == "sufficiency" else ""
+        word += f", strength {exact(strength)}" if panel.trial == "sufficiency" else ""
         above.set_title(f"{symbol(main)} {panel.title}\n", fontsize=8.5)
         above.text(0, 1.03, word, transform=above.transAxes, fontsize=7.5)
     figure.axes[0].set_ylabel("EM rate")
@@ -84,7 +89,7 @@ def _draw(axes: Axes, field: str, trial: Trial, panel: Panel, layers: list[int])
     share_axis(axes, ticks=6 if field == "em" else 2)
 
 
-def _line(axes: Axes, rates: dict[int, Rate | None], family: str) -> None:
+def _line(axes: Axes, rates: dict[int, Rate | None], family: Family) -> None:
     known = {layer: rate for layer, rate in rates.items() if rate is not None}
     look = LOOKS[family]
     shift = 0.06 if family == RANDOM else -0.06
@@ -105,7 +110,7 @@ def _before(axes: Axes, rate: Rate | None) -> None:
         axes.axhspan(rate.low, rate.high, color="#ececec", lw=0, zorder=0)
 
 
-def _handles(main: str, marked: bool) -> list[Line2D]:
+def _handles(main: Thing, marked: bool) -> list[Line2D]:
     made = []
     for family, name in ((main, symbol(main)), (RANDOM, "random, same norm")):
         look = LOOKS[family]

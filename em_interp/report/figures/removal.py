@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from em_interp.conditions import Condition
+from em_interp.labels import Label, Operation
 from em_interp.report.numbers import percent
 from em_interp.report.picture import Picture
-from em_interp.report.reading import WORDS, find
+from em_interp.report.reading import SYMBOLS, WORDS, G, baseline
 from em_interp.report.style import (
     GREY,
     INK,
@@ -25,21 +26,19 @@ from em_interp.trials import Row, Trial
 LEFT = 0.205
 
 
-def label(name: str) -> str:
+def named(label: Label) -> str:
     """An intervention as the page names it."""
-    if not name:
-        return "nothing removed"
-    return name.replace("delta", "δ")
+    return "nothing removed" if label.baseline else label.said(SYMBOLS)
 
 
 def _face(row: Row) -> dict[str, Any]:
     """Bars differ by hatching as well as by colour."""
-    if not row.intervention:
+    if row.label.baseline:
         return {"facecolor": "#555555", "edgecolor": "white"}
     if row.control:
         return {"facecolor": "white", "edgecolor": GREY, "hatch": "///"}
-    colour = PURPLE if row.intervention.endswith(" g") else VERMILLION
-    zero = row.intervention.startswith("zero")
+    colour = PURPLE if row.label.thing is G else VERMILLION
+    zero = row.label.operation is Operation.ABLATE
     return {
         "facecolor": "white" if zero else colour,
         "edgecolor": colour if zero else "white",
@@ -58,7 +57,8 @@ def conditions(trial: Trial) -> list[Condition]:
 def figure_of(trial: Trial) -> Figure:
     """One panel a condition, one bar an intervention; the number is the rate, then coherence."""
     shown = conditions(trial)
-    names = list(dict.fromkeys(row.intervention for row in trial.rows))
+    rows = {(row.label, row.condition): row for row in trial.rows}
+    names = list(dict.fromkeys(row.label for row in trial.rows))
     height = 0.26 * len(names) + 0.85
     figure = Figure(figsize=(WIDTH, height))
     gap = 0.03
@@ -70,16 +70,16 @@ def figure_of(trial: Trial) -> Figure:
             (LEFT + number * (width + gap), 0.46 / height, width, 0.26 * len(names) / height)
         )
         for place, name in enumerate(names):
-            row = find(trial.rows, name, condition)
+            row = rows.get((name, condition))
             if row is not None:
                 _bar(axes, row, place)
-        before = find(trial.rows, "", condition)
+        before = baseline(trial, condition)
         if before and before.em:
             axes.axvline(before.em.point, color=INK, lw=0.7, ls=(0, (2, 2)), zorder=1)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, right)
         axes.set_yticks(range(len(names)))
-        axes.set_yticklabels([label(name) for name in names] if number == 0 else [])
+        axes.set_yticklabels([named(name) for name in names] if number == 0 else [])
         axes.tick_params(axis="y", length=0)
         axes.set_title(WORDS[condition])
         share_axis(axes, "x", 4)

@@ -14,7 +14,7 @@ from em_interp.report.transfers.grid import (
 from em_interp.stats import Auroc, Fraction
 from em_interp.study.transfers.inputs import Group
 from em_interp.study.transfers.results import lacking
-from em_interp.transferring import OWN, Cell, Chance, ProbeCell, Reading
+from em_interp.transferring import Cell, Chance, ProbeCell, Reading
 
 
 def effects(grid: Grid, target: Group, role: str, effect: str) -> Table | None:
@@ -38,7 +38,7 @@ def effects(grid: Grid, target: Group, role: str, effect: str) -> Table | None:
 
 
 def _origin(grid: Grid, cell: Cell) -> str:
-    if cell.via == OWN:
+    if cell.own:
         return "its own: the ceiling"
     base = next((g.base for g in grid.groups if g.name == cell.source), cell.source)
     return f"from {base}" + (": nulls" if cell.null else "")
@@ -47,14 +47,14 @@ def _origin(grid: Grid, cell: Cell) -> str:
 def _name(cell: Cell) -> str:
     return (
         SYMBOLS[cell.thing]
-        if cell.via == OWN
+        if cell.own
         else (f"{cell.source}: {SYMBOLS[cell.thing]} via {cell.via}")
     )
 
 
 def _effect(one: Shown) -> Cells:
     e = one.effect
-    word = "ceiling" if one.cell.via == OWN else "null" if one.cell.null else "nothing scored"
+    word = "ceiling" if one.cell.own else "null" if one.cell.null else "nothing scored"
     return (
         _name(one.cell),
         rate(e.em),
@@ -120,7 +120,7 @@ def readings(grid: Grid, target: Group, role: str) -> Table | None:
 
 
 def _probe(one: ProbeCell) -> str:
-    return "its own" if one.via == OWN else f"{one.source}: probe via {one.via}"
+    return "its own" if one.own else f"{one.source}: probe via {one.via}"
 
 
 def _reading(name: str, one: Reading) -> Cells:

@@ -9,17 +9,14 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from em_interp.labels import DIRECT, OWN, Passage, Way, by_map
 from em_interp.report.reading import plain
+from em_interp.sites import Site
 from em_interp.study.spec import STUDIED
 from em_interp.study.transfers.inputs import Group
 from em_interp.study.transfers.records import Column
-from em_interp.study.transfers.results import EFFECTS, Findings, discoveries, verdict
+from em_interp.study.transfers.results import EFFECTS, Carried, Findings, discoveries, verdict
 from em_interp.transferring import (
-    DIRECT,
-    IDENTITY,
-    OWN,
-    SHUFFLED,
-    TWIN,
     Cell,
     Effect,
     Lack,
@@ -30,8 +27,7 @@ from em_interp.transferring import (
 from em_interp.transferring.effects import LEVEL
 
 ADDED, ABLATED = EFFECTS
-RANDOM = "random"
-NULLS = (RANDOM, SHUFFLED, IDENTITY, TWIN)
+BY_MAP = (Passage.RANDOM, Passage.TWIN)  # nulls of every thing that goes by their map
 SYMBOLS = {Thing.DELTA: "δ", Thing.GENERAL: "g", Thing.REST: "δ without g"}
 ACTS = {ABLATED: "ablating", ADDED: "adding"}
 
@@ -78,7 +74,7 @@ class Grid:
         self.bases, self.methods = list(self.spec.bases), self.spec.methods
 
     @cached_property
-    def q(self) -> dict[tuple[str, str, str, str, str], float]:
+    def q(self) -> dict[Carried, float]:
         """q-values, worked out once."""
         return discoveries(self.found)
 
@@ -96,9 +92,9 @@ class Grid:
             return Relation.GROUP
         return Relation.BASE if source.base == target.base else Relation.OTHER
 
-    def via(self, source: Group, target: Group) -> str:
+    def via(self, source: Group, target: Group) -> Way:
         """The way that carries everything: coordinate by coordinate, or the first method's map."""
-        return DIRECT if source.base == target.base else self.methods[0]
+        return DIRECT if source.base == target.base else by_map(self.methods[0])
 
     # --- cells -----------------------------------------------------------------------------------
 
@@ -107,13 +103,13 @@ class Grid:
         return self.found.columns.get((target.name, role))
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, str], dict[tuple[Thing, str, str], Cell]]:
+    def _cells(self) -> dict[tuple[str, str], dict[tuple[Thing, str, Way], Cell]]:
         return {
-            key: {(c.thing, c.source, c.via): c for c in column.transfer.cells}
+            key: {(c.thing, c.source, c.way): c for c in column.transfer.cells}
             for key, column in self.found.columns.items()
         }
 
-    def cell(self, target: Group, role: str, thing: Thing, source: str, via: str) -> Cell | None:
+    def cell(self, target: Group, role: str, thing: Thing, source: str, via: Way) -> Cell | None:
         """One arm by name."""
         return self._cells.get((target.name, role), {}).get((thing, source, via))
 
@@ -122,24 +118,24 @@ class Grid:
         return self.cell(target, role, thing, f"{target.name}/{role}", OWN)
 
     def carried(
-        self, source: Group, target: Group, role: str, thing: Thing, via: str | None = None
+        self, source: Group, target: Group, role: str, thing: Thing, via: Way | None = None
     ) -> Cell | None:
         """What a source brings to a target, by `via` or by the way that carries everything."""
         return self.cell(target, role, thing, source.name, via or self.via(source, target))
 
-    def nulls(self, base: str, target: Group, role: str, thing: Thing, via: str) -> list[Cell]:
+    def nulls(self, base: str, target: Group, role: str, thing: Thing, via: Way) -> list[Cell]:
         """The nulls that a thing carried from a base by a map must beat, in the records' order."""
         column = self.column(target, role)
         mine = {group.name for group in self.groups if group.base == base}
         judged = Thing.DELTA if thing is Thing.REST else thing
-        first = via in (DIRECT, self.methods[0])
+        first = via in (DIRECT, by_map(self.methods[0]))
         return [
             one
             for one in (column.transfer.cells if column else ())
             if one.null
             and one.source in mine
-            and (one.via.endswith(f", {via}") or (first and one.via == IDENTITY))
-            and (kind_of(one) in (RANDOM, TWIN) or one.thing is judged)
+            and (first if one.way.passage is Passage.IDENTITY else one.way.map == via.map)
+            and (one.way.passage in BY_MAP or one.thing is judged)
         ]
 
     def shown(self, cell: Cell | None, target: Group, role: str, effect: str) -> Shown | None:
@@ -148,7 +144,7 @@ class Grid:
         if cell is None or column is None:
             return None
         one: Effect = getattr(cell, effect)
-        q = self.q.get((effect, column.transfer.target, cell.source, cell.thing.value, cell.via))
+        q = self.q.get((effect, column.transfer.target, cell.source, cell.thing.value, cell.way))
         return Shown(column, cell, one, q, verdict(one, q))
 
     def strongest(self, some: list[Cell], target: Group, role: str, effect: str) -> Shown | None:
@@ -159,7 +155,7 @@ class Grid:
         return max(scored, key=lambda one: sign * (one.change or 0.0), default=None)
 
     def pairs(
-        self, role: str, thing: Thing, relation: Relation, via: str | None = None
+        self, role: str, thing: Thing, relation: Relation, via: Way | None = None
     ) -> Iterator[tuple[Group, Group, Cell | None]]:
         """Source, target and cell of every place of the grid that can be filled.
 
@@ -174,7 +170,7 @@ class Grid:
                 yield source, target, self.carried(source, target, role, thing, via)
 
     def effects(
-        self, role: str, thing: Thing, relation: Relation, effect: str, via: str | None = None
+        self, role: str, thing: Thing, relation: Relation, effect: str, via: Way | None = None
     ) -> list[Shown]:
         """Every effect there is of a thing, by relation."""
         return [
@@ -191,12 +187,12 @@ class Grid:
             if (one := self.shown(self.own(group, role, thing), group, role, effect)) is not None
         ]
 
-    def probe(self, source: Group, target: Group, role: str, via: str) -> ProbeCell | None:
+    def probe(self, source: Group, target: Group, role: str, via: Way) -> ProbeCell | None:
         """A source's trigger-on probe in a target."""
         column = self.column(target, role)
         name = f"{target.name}/{role}" if via == OWN else source.name
         some = column.transfer.probes if column else ()
-        return next((one for one in some if (one.source, one.via) == (name, via)), None)
+        return next((one for one in some if (one.source, one.way) == (name, via)), None)
 
     def relations(self, role: str, thing: Thing) -> list[Relation]:
         """The relations that this study has cells for."""
@@ -213,12 +209,6 @@ def main_of(role: str) -> Thing:
     return things_of(role)[0]
 
 
-def kind_of(null: Cell) -> str:
-    """What kind of null: random, shuffled prompts, identity, benign twin."""
-    head = null.via.split(", ")[0]
-    return RANDOM if head.startswith(f"{RANDOM} ") else head
-
-
 def gate(role: str) -> str:
     """A kind of target in words."""
     return "gated" if role == STUDIED else plain(role)
@@ -226,7 +216,7 @@ def gate(role: str) -> str:
 
 def layer_of(site: str) -> int:
     """The block of a site's name."""
-    return int(site.split(".")[1])
+    return Site.named(site).layer
 
 
 def spelled(sites: tuple[str, ...]) -> list[int]:

@@ -1,5 +1,6 @@
 """A transfer study's tables: every arm, every map, every organism, rates with their intervals."""
 
+from em_interp.labels import exact
 from em_interp.report.numbers import free, gap, percent, rate
 from em_interp.report.reading import WORDS, ordered
 from em_interp.report.tables import Block, Table
@@ -103,7 +104,7 @@ def targets(grid: Grid) -> Table:
                 (
                     f"{group.name}, {gate(role)}",
                     ", ".join(map(str, spelled(one.added_at))),
-                    f"{one.strength:g}",
+                    exact(one.strength),
                     rate(one.plain_ablated),
                     gap(own.ablated.change) if own else "",
                     rate(one.plain_added),

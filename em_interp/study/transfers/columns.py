@@ -11,6 +11,7 @@ from em_interp.containment import Containment, report
 from em_interp.generation import generate
 from em_interp.grids import sweep_grid
 from em_interp.judging import judge_all
+from em_interp.labels import OWN
 from em_interp.progress import Progress, silent
 from em_interp.sites import Site
 from em_interp.study.spec import STUDIED
@@ -18,7 +19,6 @@ from em_interp.study.transfers.inputs import Group, Inputs
 from em_interp.study.transfers.records import Column
 from em_interp.study.transfers.store import Store, adapter, own
 from em_interp.transferring import (
-    OWN,
     Asker,
     ProbeOf,
     Source,
@@ -104,8 +104,8 @@ def _probes(
                 continue
             given = store.held(other).probes[adapter(other, STUDIED)]
             found += [
-                ProbeOf(source.name, via, one.probes(given), one, via not in through.maps)
-                for via, one in named(through).items()
+                ProbeOf(source.name, way, one.probes(given), one)
+                for way, one in named(through).items()
             ]
     return found
 

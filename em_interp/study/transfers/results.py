@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from em_interp.cards import versions
+from em_interp.labels import Way
 from em_interp.records import Record
 from em_interp.stats import Auroc
 from em_interp.study.results import plain_rate
 from em_interp.study.spec import STUDIED
 from em_interp.study.transfers.inputs import Inputs
 from em_interp.study.transfers.records import Column, Crossing, Held
-from em_interp.transferring import OWN, Cell, Chance, Effect, Reading, Verdict
+from em_interp.transferring import Cell, Chance, Effect, Reading, Verdict
 from em_interp.transferring.effects import LEVEL
 
 EFFECTS = ("added", "ablated")
+Carried = tuple[str, str, str, str, Way]  # effect, target, source, thing, way
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def cells(found: Findings) -> Iterator[tuple[Column, Cell]]:
             yield column, cell
 
 
-def discoveries(found: Findings) -> dict[tuple[str, str, str, str, str], float]:
+def discoveries(found: Findings) -> dict[Carried, float]:
     """q-value of every carried effect: by effect, target, source, thing and way.
 
     Over all carried arms of one kind of effect that have one. What cannot be a transfer whatever
@@ -48,11 +50,11 @@ def discoveries(found: Findings) -> dict[tuple[str, str, str, str, str], float]:
     """
     from scipy.stats import false_discovery_control
 
-    made: dict[tuple[str, str, str, str, str], float] = {}
+    made: dict[Carried, float] = {}
     for effect in EFFECTS:
         rows = [
             (
-                (effect, column.transfer.target, cell.source, cell.thing.value, cell.via),
+                (effect, column.transfer.target, cell.source, cell.thing.value, cell.way),
                 1.0 if one.verdict in (Verdict.BROKEN, Verdict.NOTHING) else one.p,
             )
             for column, cell in cells(found)
@@ -98,6 +100,7 @@ def results(found: Findings) -> dict[str, Any]:
                 "target": column.transfer.target,
                 "source": one.source,
                 "via": one.via,
+                "way": one.way.model_dump(mode="json"),
                 "null": one.null,
                 **_reading(one.reading),
             }
@@ -129,18 +132,17 @@ def _target(column: Column) -> dict[str, Any]:
     }
 
 
-def _cell(
-    column: Column, cell: Cell, q: dict[tuple[str, str, str, str, str], float]
-) -> dict[str, Any]:
+def _cell(column: Column, cell: Cell, q: dict[Carried, float]) -> dict[str, Any]:
     target = column.transfer.target
-    keys = {one: (one, target, cell.source, cell.thing.value, cell.via) for one in EFFECTS}
+    keys = {one: (one, target, cell.source, cell.thing.value, cell.way) for one in EFFECTS}
     return {
         "target": target,
         "source": cell.source,
         "thing": cell.thing.value,
         "via": cell.via,
+        "way": cell.way.model_dump(mode="json"),
         "null": cell.null,
-        "ceiling": cell.via == OWN,
+        "ceiling": cell.own,
         "cosines": cell.cosines,
         "likeness": {site: one.model_dump(mode="json") for site, one in cell.likeness.items()},
         "reading": _reading(cell.reading),

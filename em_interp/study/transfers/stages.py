@@ -149,8 +149,8 @@ class Stages:
             cka=tuple(tuple(row) for row in cka),
             prompts=read.prompts,
             rows=next(iter(next(iter(found.maps.values())).values())).fit.rows,
-            maps={name: _legs(one) for name, one in named(found).items()},
-            nulls=tuple(name for name in named(found) if name not in found.maps),
+            maps={way.text: _legs(one) for way, one in named(found).items()},
+            nulls=tuple(way.text for way in named(found) if way.null),
             alike=alike(read, found, givers, targets, self.spec.seed),
         )
 

@@ -3,6 +3,7 @@
 One scale for everything: the ceiling above the sources, the strongest null of each kind below them.
 """
 
+from em_interp.labels import NULLS, Passage, Way
 from em_interp.report.numbers import percent
 from em_interp.report.picture import Picture
 from em_interp.report.transfers.counts import whole
@@ -11,12 +12,10 @@ from em_interp.report.transfers.grid import (
     ABLATED,
     ACTS,
     ADDED,
-    NULLS,
     SYMBOLS,
     Grid,
     Shown,
     gate,
-    kind_of,
     main_of,
     things_of,
 )
@@ -60,7 +59,7 @@ def _blocks(grid: Grid, role: str, thing: Thing, effect: str) -> tuple[Block, ..
         for source in grid.groups
     )
     nulls = tuple(
-        Row(kind, "", row)
+        Row(kind.value, "", row)
         for kind in NULLS
         if any(row := tuple(_null(grid, t, role, thing, effect, kind) for t in grid.groups))
     )
@@ -78,19 +77,19 @@ def _carried(
 
 
 def _null(
-    grid: Grid, target: Group, role: str, thing: Thing, effect: str, kind: str
+    grid: Grid, target: Group, role: str, thing: Thing, effect: str, kind: Passage
 ) -> Tile | None:
     """The strongest null of a kind over all bases that something is carried from."""
     some = [
         one
         for base in grid.bases
         for one in grid.nulls(base, target, role, thing, _way(grid, base, target))
-        if kind_of(one) == kind
+        if one.way.passage is kind
     ]
     return tile(grid.strongest(some, target, role, effect)) if some else None
 
 
-def _way(grid: Grid, base: str, target: Group) -> str:
+def _way(grid: Grid, base: str, target: Group) -> Way:
     return grid.via(next(g for g in grid.groups if g.base == base), target)
 
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from em_interp.labels import by_map
 from em_interp.report.numbers import count, minus, percent
 from em_interp.report.picture import Picture
 from em_interp.report.style import GREY, INK, MUTED, VERMILLION, WIDTH, drawn, share_axis
@@ -52,10 +53,10 @@ def compared(grid: Grid, role: str, effect: str) -> list[Compared]:
             for target in grid.groups
             for base in grid.bases
             if base != target.base
-            for null in grid.nulls(base, target, role, thing, method)
+            for null in grid.nulls(base, target, role, thing, by_map(method))
             if (one := grid.shown(null, target, role, effect)) is not None
         ]
-        carried = grid.effects(role, thing, Relation.OTHER, effect, method)
+        carried = grid.effects(role, thing, Relation.OTHER, effect, by_map(method))
         made.append(Compared(method, tuple(carried), tuple(nulls)))
     return made
 

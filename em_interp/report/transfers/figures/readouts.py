@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from em_interp.conditions import Condition
+from em_interp.labels import OWN
 from em_interp.report.numbers import free
 from em_interp.report.picture import Picture
 from em_interp.report.transfers.figures.effects import DASH, columns
@@ -10,7 +11,7 @@ from em_interp.report.transfers.figures.heat import Block, Panel, Row, Scale, Ti
 from em_interp.report.transfers.grid import SYMBOLS, Grid, gate, main_of, things_of
 from em_interp.stats import Auroc
 from em_interp.study.transfers.inputs import Group
-from em_interp.transferring import OWN, Chance, Reading, Thing
+from em_interp.transferring import Chance, Reading, Thing
 from em_interp.transferring.effects import LEVEL
 
 CHANCE = "chance at most"
