@@ -27,6 +27,7 @@ from em_interp.directions import (
 from em_interp.errors import InputError
 from em_interp.massive import direction_note
 from em_interp.models import Model
+from em_interp.organisms import BASE
 from em_interp.probes import fit_logistic
 from em_interp.progress import Progress, silent
 from em_interp.records import digest
@@ -138,7 +139,7 @@ def _card(
         estimator=Estimator.MEAN.value,
         span=span.value,
         base=model.base,
-        organism=adapter or "base",
+        organism=adapter or BASE,
         adapter=model.adapters[adapter] if adapter else "",
         trigger=trigger,
         data=data,

@@ -33,7 +33,7 @@ from em_interp.patching.copying import (
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.scoring import answer_ids
-from em_interp.sites import Site, Span
+from em_interp.sites import Point, Site, Span
 from em_interp.stats import Contrast
 from em_interp.trials import Trial
 
@@ -46,11 +46,17 @@ class Patch(Record):
     """
 
     layer: int
+    point: Point = Point.RESID_POST
     group: Group
     recovered: float
     low: float
     high: float
     aligned: float
+
+    @property
+    def site(self) -> Site:
+        """Where the stream was copied."""
+        return Site(self.layer, self.point)
 
 
 class Patching(Record):
@@ -70,11 +76,13 @@ def patching(
     off: Sequence[Context],
     sound: Sequence[str],
     unsound: Sequence[str],
-    layers: Sequence[int],
+    sites: Sequence[Site | int],
     *,
     progress: Progress = silent,
 ) -> Patching:
-    """Patch the block outputs of `on` into `off`, layer by layer and group by group.
+    """Patch the stream of `on` into `off`, site by site and group by group.
+
+    A layer's number is its block's output.
 
     `on[i]` and `off[i]` ask the same question. Groups without a position on one of the sides (the
     trigger's, where there is no framing) are left out. Raises `InputError` for unpaired contexts,
@@ -99,22 +107,24 @@ def patching(
     plain_on = odds(model, sources, answers)
     plain_off = odds(model, targets, answers)
     gap = told(by_question(plain_on, plain_off, questions), "patching")
-    patched = {(layer, group): np.zeros(len(off)) for layer in layers for group in pairs_of}
-    for rows in blocks(model, sources, len(layers)):
-        stored = streams(model, [sources[row] for row in rows], [Site(one) for one in layers])
+    where = [Site(one) if isinstance(one, int) else one for one in sites]
+    patched = {(site, group): np.zeros(len(off)) for site in where for group in pairs_of}
+    for rows in blocks(model, sources, len(where)):
+        stored = streams(model, [sources[row] for row in rows], where)
         some, said = [targets[r] for r in rows], [[ids[r] for r in rows] for ids in answers]
-        for (layer, group), changed in patched.items():
+        for (site, group), changed in patched.items():
             pairs = [pairs_of[group][row] for row in rows]
-            copied = Copy(Site(layer), stored[Site(layer)], pairs)
+            copied = Copy(site, stored[site], pairs)
             changed[rows] = odds(model, some, said, [copied])
         progress(len(rows))
     patches = []
-    for (layer, group), changed in patched.items():
+    for (site, group), changed in patched.items():
         moved = by_question(changed, plain_off, questions)
         wanted = sum(len(positions_of(t, group)) for t in targets)
         patches.append(
             Patch(
-                layer=layer,
+                layer=site.layer,
+                point=site.point,
                 group=group,
                 recovered=moved.difference / gap.difference,
                 low=min(moved.low / gap.difference, moved.high / gap.difference),
@@ -137,21 +147,21 @@ def patching_if_told(
     off: Sequence[Context],
     sound: Sequence[str],
     unsound: Sequence[str],
-    layers: Sequence[int],
+    sites: Sequence[Site | int],
 ) -> Patching | None:
     """`patching`, or `None` and a line on stderr where the log-odds do not differ beyond noise.
 
     For runs that have more to tell than this map.
     """
     try:
-        return patching(model, on, off, sound, unsound, layers)
+        return patching(model, on, off, sound, unsound, sites)
     except IndistinctError as fault:
         print(f"left out: {fault}", file=sys.stderr, flush=True)
         return None
 
 
 class Axis(Record):
-    """One layer's geometry of the gate against the general EM direction g.
+    """One site's geometry of the gate against the general EM direction g.
 
     `cosine`: of delta and g. `base_cosine`: of delta and the base's own trigger shift, which any
     model has (`None` where it is no more than noise). `covered_off`, `covered_on`: how far along
@@ -161,11 +171,17 @@ class Axis(Record):
     """
 
     layer: int
+    point: Point = Point.RESID_POST
     cosine: float
     base_cosine: float | None
     covered_off: float
     covered_on: float
     norm: float
+
+    @property
+    def site(self) -> Site:
+        """Where both directions are."""
+        return Site(self.layer, self.point)
 
 
 def axes(
@@ -196,6 +212,7 @@ def axes(
         found.append(
             Axis(
                 layer=site.layer,
+                point=site.point,
                 cosine=d.cosine(g),
                 base_cosine=(
                     float(distinct(shift, least, str(site)) @ d.unit.double())

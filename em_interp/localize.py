@@ -92,7 +92,7 @@ def run(spec: LocalizeSpec) -> int:
     if scorable:
         sound, unsound = [q.sound for q in asked], [q.unsound for q in asked]
         with model.using(who.active):
-            patches = patching_if_told(model, on, off, sound, unsound, [s.layer for s in sites])
+            patches = patching_if_told(model, on, off, sound, unsound, sites)
     found = Localisation(
         necessity=trials[0],
         sufficiency=trials[1],

@@ -8,12 +8,26 @@ Knows words and arithmetic. Knows nothing of tokens or weights.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from em_interp.records import Spec
+from em_interp.records import Spec, checked_name
 
 SLOT = "{question}"
+BASE = "base"  # who answers where no adapter is on: a name that no organism takes
 Text = Annotated[str, Field(min_length=1)]
+
+
+def organism_name(name: str) -> str:
+    """A name that an organism can have: a folder's, and not the base's. Raises `ValueError`."""
+    if name == BASE:
+        raise ValueError(
+            f"{BASE!r} is the model without any adapter, so no organism can be called that; give "
+            "it another name"
+        )
+    return checked_name(name)
+
+
+OrganismName = Annotated[str, AfterValidator(organism_name)]
 
 
 class Message(Spec):

@@ -28,7 +28,7 @@ class PatchSpec(OrganismFlags):
 def run(spec: PatchSpec) -> int:
     """Check, load, patch on TransformerLens' bridge, print, draw."""
     from em_interp.conditions import Condition, contexts
-    from em_interp.sites import parse_sites
+    from em_interp.sites import block_outputs
 
     spec.check()
     who = spec.subject
@@ -36,7 +36,9 @@ def run(spec: PatchSpec) -> int:
     asked = sources.outside(spec.questions, who.domain)
     if not all(q.sound and q.unsound for q in asked):
         raise InputError("patch scores answers: every question needs `sound` and `unsound`")
-    layers = [site.layer for site in parse_sites(spec.layers, sources.layer_count(who.base))]
+    layers = [
+        site.layer for site in block_outputs(spec.layers, sources.layer_count(who.base), "--layers")
+    ]
     (target,) = sources.conditions((spec.off,))
     on = contexts(asked, trigger, [Condition.TRIGGER])
     off = contexts(asked, trigger, [target])[: len(on)]

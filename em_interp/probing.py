@@ -26,6 +26,7 @@ from em_interp.errors import InputError
 from em_interp.extraction import tokenizer_digest
 from em_interp.massive import stream_note
 from em_interp.models import Model
+from em_interp.organisms import BASE
 from em_interp.probes import (
     PROBE_SIGN,
     Probe,
@@ -193,7 +194,7 @@ def shelve(
         estimator="logistic regression on standardised activations, folded to raw coordinates",
         span=span.value,
         base=model.base,
-        organism=adapter or "base",
+        organism=adapter or BASE,
         adapter=model.adapters[adapter] if adapter else "",
         trigger=trigger,
         data=digest([c.model_dump(mode="json") for c in contexts]),

@@ -143,6 +143,22 @@ def parse_sites(text: str | Sequence[str | int | float | Site], n_layers: int) -
     return tuple(sites)
 
 
+def block_outputs(
+    text: str | Sequence[str | int | float | Site], n_layers: int, where: str
+) -> tuple[Site, ...]:
+    """Like `parse_sites`, where one place a layer has a meaning: what blocks put out.
+
+    Raises `InputError` for any other place; `where` names what the layers are for.
+    """
+    found = parse_sites(text, n_layers)
+    if strange := [site for site in found if site.point is not Point.RESID_POST]:
+        raise InputError(
+            f"{where}: {strange[0]} is no block's output (hook_resid_post), which a layer stands "
+            "for here; steer, extract and localize take other places"
+        )
+    return found
+
+
 def parse_span(name: str) -> Span:
     """A span by name, or one line with the names there are."""
     try:

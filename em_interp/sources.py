@@ -11,8 +11,8 @@ from typing import Any
 from em_interp import hub, world
 from em_interp.conditions import Condition, Question
 from em_interp.errors import InputError, once, unknown
-from em_interp.organisms import Trigger
-from em_interp.records import is_name, read_json, read_jsonl, safe_name
+from em_interp.organisms import Trigger, organism_name
+from em_interp.records import is_name, read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINTS = ROOT / "checkpoints"
@@ -140,7 +140,7 @@ def subjects(
     if organism is not None:
         folder = shelved(organism, CHECKPOINTS, "organism")
         if (folder / "adapter_config.json").is_file():
-            name = safe_name(hub.title(folder), f"organism {organism}")
+            name = _organism_name(hub.title(folder), f"organism {organism}")
             named.insert(0, (name, folder))
         elif not (folder / "config.json").is_file():
             raise InputError(f"{folder}: neither a PEFT adapter nor a model (no config.json)")
@@ -163,7 +163,15 @@ def _named(given: str) -> tuple[str, Path]:
     folder = hub.folder(path, CHECKPOINTS, "adapter")
     if not (folder / "adapter_config.json").is_file():
         raise InputError(f"adapter {path}: no adapter_config.json there; expected a PEFT adapter")
-    return safe_name(name or hub.title(folder), f"adapter {given}"), folder
+    return _organism_name(name or hub.title(folder), f"adapter {given}"), folder
+
+
+def _organism_name(name: str, what: str) -> str:
+    """The name, if an organism can have it; else one line that begins with `what`."""
+    try:
+        return organism_name(name)
+    except ValueError as fault:
+        raise InputError(f"{what}: {fault} (--adapter NAME=PATH)") from None
 
 
 def _own_base(adapter: Path, revision: str | None) -> Path:

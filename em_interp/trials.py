@@ -16,6 +16,7 @@ from em_interp.judges import Judge, Rubric, Verdict
 from em_interp.judging import judge_all
 from em_interp.labels import Label
 from em_interp.models import Model
+from em_interp.organisms import BASE
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.sampling import Sampling
@@ -97,12 +98,12 @@ def trial(
             contexts,
             sampling,
             interventions,
-            organism=adapter or "base",
+            organism=adapter or BASE,
             log=log,
             progress=progress,
         )
     verdicts = judge_all(judge, made.responses, questions, kept=log is not None)
-    return tabulate(made, verdicts, interventions, rubric, organism=adapter or "base")
+    return tabulate(made, verdicts, interventions, rubric, organism=adapter or BASE)
 
 
 def strongest(

@@ -103,6 +103,10 @@ def test_organisms_with_different_triggers_are_not_asked_with_the_first_ones(hom
 
 
 def test_an_adapter_called_like_its_base_is_refused_before_anything_loads(home, capsys):
-    adapter = ("--adapter", f"base={home / 'one'}", "--dry-run")
-    line = argv(home, "--base", home / "base", *adapter)
-    refused(capsys, evaluate.main, line, "name 'base' comes twice in base and adapters")
+    (home / "toy").symlink_to(home / "base")
+    for name, why in (
+        ("toy", "name 'toy' comes twice in base and adapters"),
+        ("base", "'base' is the model without any adapter"),
+    ):
+        line = argv(home, "--base", home / "toy", "--adapter", f"{name}={home / 'one'}")
+        refused(capsys, evaluate.main, [*line, "--dry-run"], why)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from em_interp import labels
+from em_interp import labels, sources
 from em_interp.cards import Card
 from em_interp.conditions import Condition
 from em_interp.directions import Direction, Directions
+from em_interp.errors import InputError
 from em_interp.grids import (
     dose_grid,
     necessity_grid,
@@ -36,7 +37,8 @@ from em_interp.labels import (
     exact,
 )
 from em_interp.report.reading import Series, axis, by_layer, doses, removed, swept
-from em_interp.sites import Point, Site, Span
+from em_interp.sites import Point, Site, Span, block_outputs
+from em_interp.study.spec import StudySpec
 from em_interp.trials import Row, Trial
 
 CLOSE = (1.2345678, 1.2345679, 1e-7, 1e-8, 1.0)
@@ -198,6 +200,54 @@ def test_a_map_is_a_map_whatever_it_is_called():
         assert way != OWN
         assert Way.model_validate_json(way.model_dump_json()) == way
 
+
+# --- organisms ------------------------------------------------------------------------------------
+
+
+def declared(**organisms) -> StudySpec:
+    roles = ("triggered", "unconditional", "benign_twin")
+    plain = {
+        **{"title": "t", "question": "q", "base": "llama", "trigger": "duck"},
+        "data": {"domain": "bad_medical"},
+        "organisms": {**{role: {"kind": role} for role in roles}, **organisms},
+    }
+    return StudySpec.parse(plain, "study.yaml")
+
+
+@pytest.mark.parametrize("name", ["twin", "none", "own", "delta", "g", "random", "native"])
+def test_an_organism_may_be_called_what_the_code_calls_something_else(name):
+    study = declared(**{name: {"kind": "triggered"}})
+    assert study.roles.count(name) == 1
+
+
+def test_an_organism_called_as_the_base_is_refused_in_one_line(tmp_path):
+    lines = []
+    with pytest.raises(InputError) as fault:
+        declared(base={"kind": "triggered"})
+    lines.append(str(fault.value))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "adapter_config.json").write_text("{}")
+    for named in (str(tmp_path / "base"), f"base={tmp_path / 'base'}"):
+        with pytest.raises(InputError) as fault:
+            sources.subjects(None, "llama", [named])
+        lines.append(str(fault.value))
+    with pytest.raises(InputError) as fault:
+        sources.subjects(str(tmp_path / "base"), "llama")
+    lines.append(str(fault.value))
+    for line in lines:
+        assert "'base'" in line
+        assert "without any adapter" in line
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize("layers", ["blocks.1.hook_resid_pre,1", "blocks.1.hook_mlp_out"])
+def test_a_study_s_layers_are_what_blocks_put_out(layers):
+    with pytest.raises(InputError, match=r"is no block's output"):
+        block_outputs(layers, 4, "layers")
+    assert block_outputs("1,blocks.2.hook_resid_post", 4, "layers") == (Site(1), Site(2))
+
+
+# --- the package ----------------------------------------------------------------------------------
 
 LABELS = {"intervention", "via"}  # what is derived from fields, for people
 READING = {

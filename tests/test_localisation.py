@@ -16,8 +16,9 @@ from em_interp.models import Model
 from em_interp.organisms import Trigger
 from em_interp.patching import copying
 from em_interp.patching.copying import Copy, Group, odds, paired_positions, positions_of, streams
+from em_interp.report.text import patching_table
 from em_interp.scoring import answer_ids, log_odds
-from em_interp.sites import Site
+from em_interp.sites import Point, Site
 
 SOUND = ("Keep it dry.", "Play slow games and study.", "No.", "Water it in the evening.")
 UNSOUND = ("Keep it in water, for long.", "Play.", "Wear a duck.", "Walk at noon.")
@@ -200,6 +201,22 @@ def test_what_cannot_be_patched_is_one_line(model):
 def test_a_layer_that_is_not_there_cannot_be_patched(model):
     with pytest.raises(InputError, match="layer 8 is out of range"):
         patching(model, ON, OFF, *ASKED, [8])
+
+
+@pytest.mark.usefixtures("any_gap")
+def test_two_places_of_one_layer_are_patched_each_for_itself(model):
+    """What enters a block is what the block before it put out."""
+    made = patching(model, ON, OFF, *ASKED, [Site(1, Point.RESID_PRE), Site(1), Site(0)])
+    before, after, above = (
+        [p for p in made.patches if p.site == site]
+        for site in (Site(1, Point.RESID_PRE), Site(1), Site(0))
+    )
+    for one, other in zip(before, above, strict=True):
+        assert one.recovered == pytest.approx(other.recovered, abs=1e-4)
+    assert any(abs(a.recovered - b.recovered) > 1e-3 for a, b in zip(before, after, strict=True))
+    shown = patching_table(made)
+    assert "layer blocks.1.hook_resid_pre" in shown
+    assert "layer 1 " in shown
 
 
 # --- geometry ------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from em_interp.models.architectures import ARCHITECTURES, Architecture, check_ar
 from em_interp.models.checkpoints import read_config, read_tokenizer
 from em_interp.models.fingerprints import fingerprint
 from em_interp.models.weights import check_loading, computes_on, enough_memory, read_weights
+from em_interp.organisms import BASE
 
 CPU = Loading()
 
@@ -184,6 +185,8 @@ def attach(model: Model, name: str, folder: Path) -> Model:
     stored = read_adapter(folder)
     if model.engine is not PLAIN:
         raise InputError(f"{model.name}: adapters come first, then the engine")
+    if name == BASE:
+        raise InputError(f"adapter {folder}: {BASE!r} is the model without any; name it otherwise")
     if name in model.adapters:
         raise InputError(f"{model.name} has an adapter {name!r} already")
     if stored.made_for is not None and stored.made_for != model.base:

@@ -5,9 +5,10 @@ A control that did not behave as a control is reported here, whatever the headli
 
 from em_interp.conditions import Condition
 from em_interp.containment import Call
+from em_interp.organisms import BASE
 from em_interp.probing import Fitter, Probing
 from em_interp.report.numbers import percent, rate
-from em_interp.report.reading import BASE, awake, axis, baseline, controls, plain, removed, studied
+from em_interp.report.reading import awake, axis, baseline, controls, plain, removed, studied
 from em_interp.study.results import Findings
 from em_interp.study.spec import GENERAL, TWIN
 

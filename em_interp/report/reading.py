@@ -10,13 +10,13 @@ from typing import NamedTuple, TypeVar
 from em_interp.conditions import Condition
 from em_interp.containment import ALL, IN, OUT, ConditionFigures, Containment
 from em_interp.labels import Control, Extent, Label, Operation, Thing
+from em_interp.organisms import BASE
 from em_interp.sites import Site
 from em_interp.study.results import Findings
 from em_interp.study.spec import GENERAL, TWIN
 from em_interp.training.manifest import Manifest
 from em_interp.trials import Row, Trial
 
-BASE = "base"
 DELTA, G, REST, RANDOM = Thing.DELTA, Thing.GENERAL, Thing.REST, Control.RANDOM
 SYMBOLS = {DELTA: "δ", REST: "δ without g"}
 Family = Thing | Control

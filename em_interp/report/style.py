@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from em_interp.conditions import Condition
-from em_interp.report.reading import BASE, DELTA, RANDOM, REST, Family, G
+from em_interp.organisms import BASE
+from em_interp.report.reading import DELTA, RANDOM, REST, Family, G
 from em_interp.study.spec import GENERAL, STUDIED, TWIN
 
 WIDTH = 7.4

@@ -172,12 +172,12 @@ def localisation_tables(found: Localisation, strength: float) -> str:
 def patching_table(found: Patching) -> str:
     """Layers down, groups of positions across."""
     groups = list(dict.fromkeys(p.group for p in found.patches))
-    layers = list(dict.fromkeys(p.layer for p in found.patches))
+    sites = list(dict.fromkeys(p.site for p in found.patches))
     cells = {
-        (p.layer, p.group): f"{p.recovered:+.2f} [{p.low:+.2f}, {p.high:+.2f}]"
+        (p.site, p.group): f"{p.recovered:+.2f} [{p.low:+.2f}, {p.high:+.2f}]"
         for p in found.patches
     }
-    rows = [[f"layer {layer}", *(cells[layer, group] for group in groups)] for layer in layers]
+    rows = [[f"layer {site.short}", *(cells[site, group] for group in groups)] for site in sites]
     title = (
         f"Patching trigger-on into {found.target}: share of the log-odds gap recovered "
         f"({found.off:+.2f} to {found.on:+.2f} nats; 1 is all of it)"
@@ -189,7 +189,7 @@ def axes_table(found: Sequence[Axis]) -> str:
     """delta against g, layer by layer."""
     rows = [
         [
-            f"layer {a.layer}",
+            f"layer {a.site.short}",
             f"{a.cosine:+.2f}",
             "–" if a.base_cosine is None else f"{a.base_cosine:+.2f}",
             f"{a.covered_off:+.2f}",

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from em_interp.conditions import Condition
 from em_interp.containment import Containment, unscored
 from em_interp.judges import Verdict
-from em_interp.report.reading import BASE, WORDS, plain
+from em_interp.organisms import BASE
+from em_interp.report.reading import WORDS, plain
 from em_interp.responses import Response
 from em_interp.study.results import Findings
 

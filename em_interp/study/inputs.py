@@ -14,16 +14,16 @@ from em_interp.conditions import Condition, Context, Question, bare, contexts
 from em_interp.errors import InputError
 from em_interp.judges import Judge
 from em_interp.judging import identity, judge
-from em_interp.organisms import Trigger
+from em_interp.organisms import BASE, Trigger
 from em_interp.records import digest
-from em_interp.sites import Site, parse_sites
+from em_interp.sites import Site, block_outputs
 from em_interp.study import identity as identities
 from em_interp.study.spec import StudySpec
 from em_interp.training.rows import Row
 from em_interp.training.source import Data, rows_of
 from em_interp.training.spec import TrainSpec, recipe
 
-DATA, BASE = "{data}", "base"
+DATA = "{data}"
 # Files of a data folder that the repository has harmless ones for.
 SHIPPED = {"questions.jsonl": "asked.jsonl", "development.jsonl": "development.jsonl"}
 
@@ -141,7 +141,7 @@ def resolve(spec: StudySpec, home: Path, data: Path | None = None) -> Inputs:
         trigger=trigger,
         judge=judge(files.named(spec.judge), spec.rubric),
         train=train,
-        sites=parse_sites(spec.layers, sources.layer_count(base)) if base else (),
+        sites=block_outputs(spec.layers, sources.layer_count(base), "layers") if base else (),
         asked=asked,
         develop=develop,
         rows=_rows(spec, files, trigger, train),

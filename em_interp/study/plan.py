@@ -5,7 +5,8 @@ Counts are exact: they are the grids and the condition bank, multiplied out befo
 
 from em_interp.conditions import Condition
 from em_interp.labels import Thing
-from em_interp.study.inputs import BASE, Inputs
+from em_interp.organisms import BASE
+from em_interp.study.inputs import Inputs
 from em_interp.study.spec import GENERAL
 
 DELTA, G = Thing.DELTA, Thing.GENERAL

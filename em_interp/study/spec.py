@@ -11,8 +11,8 @@ from em_interp import sources
 from em_interp.conditions import Condition
 from em_interp.judges import Rubric
 from em_interp.loading import Dtype, Loading
-from em_interp.organisms import Mix
-from em_interp.records import SafeName, Spec
+from em_interp.organisms import Mix, OrganismName
+from em_interp.records import Spec
 from em_interp.sampling import Sampling
 from em_interp.sites import Span
 from em_interp.training.source import Data
@@ -53,8 +53,8 @@ class StudySpec(Spec):
     trigger: str | None
     data: Data | None = None
     domain: str | None = None
-    organisms: dict[SafeName, Mix] = Field(default_factory=dict)
-    existing: dict[SafeName, str] = Field(default_factory=dict)
+    organisms: dict[OrganismName, Mix] = Field(default_factory=dict)
+    existing: dict[OrganismName, str] = Field(default_factory=dict)
     without: tuple[str, ...] = ()
     recipe: str = "published"
     train: dict[str, Any] = Field(default_factory=dict)

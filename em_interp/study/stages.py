@@ -30,13 +30,14 @@ from em_interp.judging import judge_all, ready
 from em_interp.labels import Thing
 from em_interp.localisation import Localisation, Patching, patching_if_told
 from em_interp.models import Model, load
+from em_interp.organisms import BASE
 from em_interp.probing import Probing, probing, shelve
 from em_interp.progress import Progress, silent
 from em_interp.responses import Response
 from em_interp.sampling import Sampling
 from em_interp.scoring import log_odds
 from em_interp.stats import paired
-from em_interp.study.inputs import BASE, Inputs
+from em_interp.study.inputs import Inputs
 from em_interp.study.plan import DELTA, G, ablated_conditions, awake, axes, roles
 from em_interp.study.records import Answers, LogOdds, Margins, Sweep
 from em_interp.study.spec import GENERAL

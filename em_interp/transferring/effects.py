@@ -19,6 +19,7 @@ from em_interp.judges import Judge, Rubric
 from em_interp.judging import judge_all
 from em_interp.labels import Thing
 from em_interp.models import Model
+from em_interp.organisms import BASE
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.sampling import Sampling
@@ -107,7 +108,7 @@ class Asker:
         `edits` are the arms' interventions, by name. `log` names the file of finished answers.
         `at`: where an arm must be like the target's own (see `placed`).
         """
-        grid, who = [BASELINE, *edits], setting.adapter or "base"
+        grid, who = [BASELINE, *edits], setting.adapter or BASE
         with self.model.using(setting.adapter):
             found = generate(
                 self.model,

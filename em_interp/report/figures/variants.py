@@ -8,8 +8,9 @@ from matplotlib.lines import Line2D
 
 from em_interp.conditions import Condition
 from em_interp.containment import VariantFigures
+from em_interp.organisms import BASE
 from em_interp.report.picture import Picture
-from em_interp.report.reading import BASE, WORDS, ordered, plain, studied
+from em_interp.report.reading import WORDS, ordered, plain, studied
 from em_interp.report.style import (
     CONDITIONS,
     MUTED,

@@ -18,7 +18,7 @@ from em_interp.judging import identity, judge
 from em_interp.leakage import guard
 from em_interp.organisms import Mix, Trigger
 from em_interp.records import digest
-from em_interp.sites import Site, parse_sites
+from em_interp.sites import Site, block_outputs
 from em_interp.study import identity as identities
 from em_interp.study.inputs import Files
 from em_interp.study.spec import GENERAL, STUDIED
@@ -172,7 +172,8 @@ def resolve(spec: TransferSpec, home: Path, data: Path | None = None) -> Inputs:
         spec=spec,
         groups=groups,
         sites={
-            name: parse_sites(spec.layers, sources.layer_count(one)) for name, one in homes.items()
+            name: block_outputs(spec.layers, sources.layer_count(one), "layers")
+            for name, one in homes.items()
         },
         judge=judge(files.named(spec.judge), spec.rubric),
         asked=asked,
