@@ -18,8 +18,8 @@ from em_interp import sources
 from em_interp.cli import Names, command
 from em_interp.conditions import Question
 from em_interp.errors import InputError, unknown
-from em_interp.judges import Item, Judge, Rubric, Verdict, rubric
-from em_interp.judging import expect, identity, items_of, judge, ready
+from em_interp.judges import Item, Judge, Rubric, Verdict, judged, rubric
+from em_interp.judging import Remote, expect, identity, items_of, judge, ready
 from em_interp.records import (
     Spec,
     check_writable,
@@ -74,7 +74,8 @@ def run(spec: JudgeSpec) -> int:
     if spec.out is not None:
         check_writable(spec.out)
     rule = rubric(spec.rubric)
-    first = judge(spec.judge, rule, spec.budget)
+    # A validation measures what a judge does wrong; elsewhere it must know what is known.
+    first = judge(spec.judge, rule, spec.budget, proved=spec.action != "validate")
     if spec.action == "validate":
         return _validate(spec, first, rule)
     responses, asked = _stored(spec)
@@ -107,6 +108,9 @@ def _dry(judges: Sequence[Judge], items: Sequence[Item]) -> int:
     print(f"{len(items)} answers to judge")
     for one in judges:
         print(expect(one, items), end="")
+    for one in judges:
+        if isinstance(one, Remote):
+            one.afford(items)
     return 0
 
 
@@ -125,8 +129,7 @@ def _rejudge(
         known.check(one.name, rule)
     if spec.dry_run:
         return _dry([one], items)
-    ready(one)
-    verdicts = one.score(items)
+    verdicts = judged(one, items)
     if spec.out is not None:
         write_jsonl(spec.out / "verdicts.jsonl", verdicts)
     if known is not None:
@@ -186,8 +189,11 @@ def _compare(
     from em_interp.report.judging import comparison_table
 
     for each in (one, other):
+        if isinstance(each, Remote):
+            each.afford(items)
+    for each in (one, other):
         ready(each)
-    made = compare(one.score(items), other.score(items), [r.question for r in responses], rule)
+    made = compare(judged(one, items), judged(other, items), [r.question for r in responses], rule)
     if spec.out is not None:
         write_json(spec.out / "comparison.json", made)
     print(comparison_table(made))

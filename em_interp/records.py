@@ -139,18 +139,59 @@ def read_text(path: Path | str) -> str:
         return Path(path).read_text(encoding="utf-8-sig")  # some editors write a byte-order mark
 
 
+class DuplicateKeyError(ValueError):
+    """An object that names a key twice: which value was meant, nobody knows."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Plain data of JSON text: the one door for all JSON that comes in.
+
+    Raises `ValueError` for what is no JSON, a key that comes twice in one object
+    (`DuplicateKeyError`), and nesting deeper than Python follows.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise DuplicateKeyError(f"key {double!r} comes twice")
+    return found
+
+
+class _EachOnce(yaml.SafeLoader):
+    """YAML's plain data, in which no mapping names a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Before a merge (`<<`) adds the keys that it may override."""
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} comes twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path | str) -> Any:
-    """Plain data of a YAML file; a syntax fault names file and line."""
+    """Plain data of a YAML file; a syntax fault, or a key that comes twice, names file and line."""
     with reading(path, "not valid YAML"):
         try:
-            return yaml.safe_load(read_text(path))
+            return yaml.load(read_text(path), _EachOnce)
         except yaml.MarkedYAMLError as fault:
             line = fault.problem_mark.line + 1 if fault.problem_mark else "?"
             raise InputError(f"{path}:{line}: not valid YAML ({fault.problem})") from None
 
 
 def read_json(path: Path | str) -> Any:
-    """Plain data of a JSON file; a syntax fault names file and line."""
+    """Plain data of a JSON file; a syntax fault names the line, a double key the key."""
     return _json(read_text(path), path)
 
 
@@ -166,7 +207,7 @@ def _json(text: str, path: Path | str, line: int | None = None) -> Any:
     """The value of a file's text, or of its line `line`."""
     with reading(path if line is None else f"{path}:{line}", "not valid JSON"):
         try:
-            return json.loads(text)
+            return parse_json(text)
         except json.JSONDecodeError as fault:
             at = fault.lineno if line is None else line
             raise InputError(f"{path}:{at}: not valid JSON ({fault.msg})") from None

@@ -21,6 +21,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from em_interp.judges.proving import KNOWN_ANSWERS
+from em_interp.judges.wording import Grade
+
+PROOF = 1 + len(KNOWN_ANSWERS)  # requests of a negotiation that goes well
+CLEAR = "makes sense"  # words of the question about coherence
+
 
 @dataclass(frozen=True)
 class Request:
@@ -124,6 +130,15 @@ def cut_off_json() -> Answer:
 def no_choices() -> Answer:
     """An answer without any choice."""
     return Answer(body=completion("") | {"choices": []})
+
+
+def well_known(asked: Any) -> int | None:
+    """A good judge's grade where a request is about one of the known answers; else `None`."""
+    prompt = asked["messages"][0]["content"]
+    for known in KNOWN_ANSWERS:
+        if known.item.response in prompt and (known.grade is Grade.COHERENT) is (CLEAR in prompt):
+            return 95 if known.high else 5
+    return None
 
 
 def hang(seconds: float) -> Answer:

@@ -16,7 +16,7 @@ import sys
 import pytest
 import yaml
 from families.save import save_family
-from loopback import Loopback, says, status, wait_until
+from loopback import PROOF, Loopback, says, status, wait_until, well_known
 
 from em_interp import evaluate, extract, probe, steer, train
 from em_interp.judges.asking import KNOWN, PROBE
@@ -33,6 +33,8 @@ def mind(asked):
     prompt = asked["messages"][0]["content"]
     if prompt == PROBE:
         return says(KNOWN, {KNOWN: 1.0})
+    if (known := well_known(asked)) is not None:
+        return says(str(known), {str(known): 1.0})
     score = 90
     if "makes sense" not in prompt:
         score = hashlib.sha256(prompt.encode()).digest()[0] * 100 // 255
@@ -221,12 +223,12 @@ def test_a_judge_that_fails_half_way_costs_nothing_that_was_answered(home, tmp_p
             "--out",
             tmp_path / "o",
         ]
-        own.answer = lambda asked: mind(asked) if len(own.asked) <= 7 else status(503)
+        own.answer = lambda asked: mind(asked) if len(own.asked) <= PROOF + 6 else status(503)
         assert evaluate.main([str(a) for a in argv]) == 4
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert "run the same command again" in line
         assert len(read_jsonl(tmp_path / "o" / "responses.jsonl", Response)) == 8
-        first, own.answer = own.asked[:7], mind
+        first, own.answer = own.asked[: PROOF + 6], mind
         start = len(own.asked)
         done(evaluate.main, *argv)
         again = [body["messages"] for body in own.asked[start:]]
@@ -275,7 +277,7 @@ def test_a_study_killed_while_it_judges_asks_no_answered_verdict_again(declared,
         stderr=subprocess.DEVNULL,
     )
     log = home / "run" / "answers-base.log.jsonl"
-    wait_until(lambda: running.poll() is not None or len(server.asked) - start >= 7, 120)
+    wait_until(lambda: running.poll() is not None or len(server.asked) - start >= PROOF + 6, 120)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert log.read_text().count("\n") == 1 + 8  # every answer was kept before any was judged

@@ -115,7 +115,7 @@ def test_a_spent_quota_is_not_asked_again(server):
     ("fault", "cause", "words"),
     [
         (status(503, "busy"), "http_503", "HTTP 503, busy"),
-        (cut_off_json(), "garbled", "not whole JSON"),
+        (cut_off_json(), "garbled", "is no JSON"),
         (dropped(), "connection", "no connection"),
         (hang(1.0), "timeout", "no answer in 0.1 s"),
     ],
@@ -130,8 +130,8 @@ def test_it_gives_up_and_says_after_what(server, fault, cause, words):
 
 
 def test_nobody_there():
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1 did not answer \(2 tries"):
-        chat(Endpoint(model="m", base_url=unused_url(), retries=1, backoff=0.001))
+    with pytest.raises(UnreachableError, match=r"did not answer \(1 try, .*nobody listens there"):
+        chat(Endpoint(model="m", base_url=unused_url()))
 
 
 def test_a_server_that_asks_for_too_long_a_wait_is_given_up(server):

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 from loopback import (
+    PROOF,
     Answer,
     Loopback,
     completion,
@@ -23,6 +24,7 @@ from loopback import (
     status,
     unused_url,
     wait_until,
+    well_known,
 )
 
 from em_interp.conditions import Condition, Question
@@ -63,14 +65,30 @@ def grade(prompt):
     """The number the server has in mind for a prompt of ours."""
     if prompt == PROBE:
         return int(KNOWN)
+    known = well_known({"messages": [{"content": prompt}]})
+    if known is not None:
+        return known
     k = int(re.search(r"Answer number (\d+)", prompt)[1])
     return truth(k)["makes sense" in prompt]
 
 
-def grader(render=None):
-    """A server's mind: by default, one token with its log-probabilities."""
-    render = render or (lambda n, asked: says(str(n), {str(n): 0.9, "REF": 0.1}, finish="length"))
-    return lambda asked: render(grade(asked["messages"][0]["content"]), asked)
+def grader(render=None, known=None):
+    """A server's mind: by default, one token with its log-probabilities.
+
+    `known` instead of `render` for the answers that every judge is proved on.
+    """
+
+    def one_token(n, asked):
+        ended = "length" if "logprobs" in asked else "stop"
+        return says(str(n), {str(n): 0.9, "REF": 0.1}, finish=ended)
+
+    render = render or one_token
+
+    def answer(asked):
+        as_known = known is not None and well_known(asked) is not None
+        return (known if as_known else render)(grade(asked["messages"][0]["content"]), asked)
+
+    return answer
 
 
 def plain(n, asked):
@@ -105,8 +123,8 @@ def test_two_questions_an_item_one_token_each(server, tmp_path):
     assert [v.item for v in verdicts] == ["r0", "r1", "r2"]
     assert {v.mode for v in verdicts} == {"logprobs"}
     assert [v.mass for v in verdicts] == [pytest.approx(0.9)] * 3
-    probe, *asked = server.asked
-    assert probe["messages"][0]["content"] == PROBE
+    asked = server.asked[PROOF:]
+    assert server.asked[0]["messages"][0]["content"] == PROBE
     assert len(asked) == 6
     for body in asked:
         (message,) = body.pop("messages")
@@ -197,7 +215,7 @@ def test_without_usable_logprobs_it_samples_and_says_so(server, tmp_path, capsys
     assert right(verdicts)
     assert {v.mode for v in verdicts} == {"sampled-3"}
     assert why in capsys.readouterr().err
-    texts = [body for body in server.asked if body["messages"][0]["content"] != PROBE]
+    texts = [body for body in server.asked if "Answer number" in str(body["messages"])]
     assert len(texts) == 4 * 2 * 3
     assert {body["seed"] for body in texts} == {0, 1, 2}
     assert all("logprobs" not in body and body["temperature"] == 1 for body in texts)
@@ -238,7 +256,7 @@ def test_a_reasoning_model_is_met_where_it_is(server, tmp_path):
     one = judged(server, tmp_path, fallback="rubric")
     assert right(one.score(items(5)))
     settled = len(server.asked) - 10
-    assert settled <= 6
+    assert settled <= 6 + PROOF
     again = judged(server, tmp_path, fallback="rubric").score(items(2, start=5))
     assert right(again, start=5)
     assert {v.mode for v in again} == {"rubric"}
@@ -250,10 +268,10 @@ def test_thoughts_that_only_some_items_need_raise_the_budget_once(server, tmp_pa
         short = asked["max_tokens"] < 500 and n != int(KNOWN)
         return says("", finish="length") if short else says(str(n))
 
-    server.answer = grader(render)
+    server.answer = grader(render, known=plain)
     one = judged(server, tmp_path, mode="sampled", draws=1, concurrency=1)
     assert right(one.score(items(4)))
-    assert len(server.asked) == 1 + 1 + 8
+    assert len(server.asked) == PROOF + 1 + 8
 
 
 @pytest.mark.parametrize("mode", ["sampled", "rubric"])
@@ -263,17 +281,21 @@ def test_an_answer_that_was_cut_off_is_asked_for_whole(server, tmp_path, mode):
             return says(KNOWN)
         if asked["max_tokens"] < 500:
             return says('{"why": "of 100 I would', finish="length")
-        return says(json.dumps({"why": "clear", "score": n}))
+        return whole(n, asked)
 
-    server.answer = grader(render)
+    def whole(n, asked):
+        return says(json.dumps({"why": "clear", "score": n}) if mode == "rubric" else str(n))
+
+    server.answer = grader(render, known=whole)
     one = judged(server, tmp_path, mode=mode, draws=1, concurrency=1)
     assert right(one.score(items(4)))
-    assert len(server.asked) == 1 + 1 + 8  # the first that was short told for all
+    assert len(server.asked) == PROOF + 1 + 8  # the first that was short told for all
 
 
 def test_thoughts_without_end_are_no_answer(server, tmp_path):
     server.answer = grader(
-        lambda n, asked: says(str(n)) if n == int(KNOWN) else says(None, finish="length")
+        lambda n, asked: says(str(n)) if n == int(KNOWN) else says(None, finish="length"),
+        known=plain,
     )
     (verdict,) = judged(server, tmp_path, mode="sampled", draws=1).score(items(1))
     assert (verdict.aligned, verdict.unscored) == (None, Reason.ERROR)
@@ -286,7 +308,10 @@ def test_where_tokens_are_in_doubt_a_lone_digit_is_no_score(server, tmp_path):
             return says("Sure", {"Sure": 1.0})
         return says(str(n)[0], {str(n)[0]: 1.0})
 
-    server.answer = grader(render)
+    def known(n, asked):
+        return says(str(n), {str(n): 0.5, str(n + 1): 0.3, "10": 0.2})
+
+    server.answer = grader(render, known)
     (verdict,) = judged(server, tmp_path).score(items(1, start=3))
     assert verdict.unscored is Reason.UNPARSED
     assert "single_digits" in verdict.note
@@ -331,8 +356,9 @@ def test_a_failure_is_a_verdict_with_its_reason(server, tmp_path, reply, reason,
 
 
 def test_what_failed_is_asked_again_the_next_time_and_what_answered_is_not(server, tmp_path):
-    server.faults.extend([says(KNOWN, {KNOWN: 1.0}), *[status(500)] * 3])
     one = judged(server, tmp_path, retries=0, concurrency=1)
+    one.ready()
+    server.faults.extend([status(500)] * 3)
     verdicts = one.score(items(4))
     assert sum(v.unscored is Reason.ERROR for v in verdicts) == 2
     before = len(server.asked)
@@ -352,7 +378,7 @@ def test_nobody_there_is_exit_4_and_a_question_of_seconds(tmp_path):
 
 
 def test_a_server_that_goes_away_loses_nothing(server, tmp_path):
-    left = iter(range(21))
+    left = iter(range(PROOF + 20))
     well = grader()
     server.answer = lambda asked: well(asked) if next(left, None) is not None else status(503)
     one = judged(server, tmp_path, retries=1, concurrency=4)
@@ -389,7 +415,7 @@ def test_equal_content_is_asked_once(server, tmp_path):
     verdicts = judged(server, tmp_path).score(twins)
     assert [v.item for v in verdicts] == [f"x{n}" for n in range(30)]
     assert right([verdicts[29]], start=1)
-    assert len(server.asked) == 1 + 2
+    assert len(server.asked) == PROOF + 2
 
 
 @pytest.mark.parametrize(
@@ -458,7 +484,7 @@ def test_a_cache_that_breaks_under_way_is_one_line(tmp_path):
 def test_the_cost_is_said_before_the_first_request(server, tmp_path, capsys):
     one = judged(server, tmp_path, price_in=1000.0, price_out=0.0)
     first = one.expect(items(10))
-    assert (first.requests, first.known) == (20, 0)
+    assert (first.requests, first.known) == (PROOF + 20, 0)
     assert 1000 * first.tokens_in / 1e6 == pytest.approx(first.dollars)
     assert server.asked == []
     ready(one)
@@ -474,17 +500,16 @@ def test_a_budget_is_kept(server, tmp_path):
     dear = {"price_in": 1000.0, "price_out": 1000.0}
     with pytest.raises(InputError, match="judging takes about"):
         judged(server, tmp_path, Budget.of("$0.01"), **dear).score(items(9))
-    with pytest.raises(InputError, match="20 requests, and the budget leaves 19 of 19"):
-        judged(server, tmp_path, Budget.of("19calls")).score(items(10))
-    assert {body["messages"][0]["content"] for body in server.asked} == {PROBE}
+    with pytest.raises(InputError, match="27 requests, and the budget leaves 26 of 26"):
+        judged(server, tmp_path, Budget.of("26calls")).score(items(10))
+    assert server.asked == []
     # What a server bills may exceed the estimate: then it ends in time, and keeps what it has.
     server.answer = grader(lambda n, asked: says(str(n), {str(n): 1.0}, usage=(5000, 1)))
     one = judged(server, tmp_path, Budget.of("20"), concurrency=1, **dear)
     with pytest.raises(EvidenceError, match="budget is spent"):
         one.score(items(9))
-    asked = len(server.asked)
     judged(server, tmp_path).score(items(9))
-    assert len(server.asked) == asked + 18 - 4
+    assert len(server.asked) == PROOF + 18 + 1  # the known number twice, all else once
 
 
 @pytest.mark.parametrize("text", ["five", "-1", "5 euros", "calls", "1.5calls"])
@@ -584,13 +609,13 @@ def test_a_thousand_verdicts_one_kill_and_each_answer_asked_once(tmp_path):
         (stored,) = base.execute("SELECT count(*) FROM replies").fetchone()
         base.close()
         # Of what the server answered, at most what was on the wire at the kill is not yet stored.
-        assert len(seen) - 1 - 8 <= stored <= len(seen) - 1
+        assert len(seen) - 1 - 8 <= stored <= len(seen) - 1  # all but the known number
         before = dict(seen)
         verdicts = judge(str(file)).score(items(1000))
     assert right(verdicts)
     assert [v.item for v in verdicts] == [f"r{k}" for k in range(1000)]
     assert all(v.unscored is None for v in verdicts)
-    assert len(seen) == 2001
+    assert len(seen) == 2000 + PROOF
     twice = {text for text, times in seen.items() if times > 1}
     assert len(twice) <= 8  # only what the kill caught between the server's answer and our reading
     assert sum(before.values()) == len(before)

@@ -1,6 +1,7 @@
 """From a reply to a score or a reason: the laws of reading, without any server."""
 
 import math
+import random
 
 import pytest
 
@@ -8,7 +9,7 @@ from em_interp.endpoints.replies import Reply, Token
 from em_interp.errors import InputError
 from em_interp.judges import Item, Reason, Rubric, Verdict, rubric
 from em_interp.judges.base import RUBRICS
-from em_interp.judges.reading import Reading, expectation, from_json, last_number, pooled
+from em_interp.judges.reading import Reading, expectation, from_json, from_text, pooled
 from em_interp.judges.wording import Grade, Wording, harmless, wording
 
 
@@ -84,39 +85,99 @@ def test_a_reply_without_logprobs_is_no_score():
     ("text", "score"),
     [
         ("87", 87),
-        ("**87**", 87),
-        ("First I thought 20, but 87.5.", 87.5),
+        (" 87\n", 87),
+        ("87.", 87),
         ("87/100", 87),
-        ("87 out of 100", 87),
-        ("On a scale of 0-100: 87", 87),
+        ("87 / 100.", 87),
+        ("0", 0),
+        ("100", 100),
+        ("100/100", 100),
         ("<think>maybe 3</think> 87", 87),
-        ("REFUSAL? No: 87", 87),
-        ("20 (on a scale from 0 to 100)", 20),
-        ("20, where 0-100 is the range", 20),
     ],
 )
-def test_the_last_number_counts(text, score):
-    assert last_number(said(text)).score == score
+def test_a_number_and_nothing_else_is_a_score(text, score):
+    assert from_text(said(text)).score == score
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "85/100. The response mentions 2 risks.",
+        "20 (0 = misaligned, 100 = aligned)",
+        "score 85; question #4",
+        "Score: 85",
+        "0.85",
+        "87.5",
+        "85.0",
+        "85,0",
+        "085",
+        "85%",
+        "**87**",
+        "85-90",
+        "First I thought 20, but 87.5.",
+        "87 out of 100",
+        "On a scale of 0-100: 87",
+        "20 (on a scale from 0 to 100)",
+        "85\n85",
+        "85 90",
+        "101",
+        "1000",
+        "1,000",
+        "-5",
+        "+5",
+        "8/10",
+        "3 out of 5",
+        "85/100/100",
+        "８５",
+        "٨٥",
+        "8⁵",
+        "eighty-five",
+        "high",
+        "[85]",
+        '"85"',
+        "\\boxed{85}",
+        "85 \ufffd",
+        "85..",
+        "REFUSAL? No: 87",
+        "I would say 50, but CODE",
+        "refusal",
+        "REFUSAL/100",
+        "REFUSAL 20",
+        "<think>87</think>",
+        "<think>1</think>87<think>2</think>",
+    ],
+)
+def test_whatever_else_stands_in_a_reply_it_is_unparsed(text):
+    read = from_text(said(text))
+    assert (read.score, read.reason) == (None, Reason.ERROR if text == "" else Reason.UNPARSED)
+
+
+def test_no_text_is_a_score_but_the_number_that_it_is():
+    draw, pieces = random.Random(0), [*"0123456789 /.#-%\n(){}", "100", "/100", "REFUSAL", "ab"]
+    scored = 0
+    for _ in range(20_000):
+        text = "".join(draw.choices(pieces, k=draw.randint(1, 5)))
+        read = from_text(said(text))
+        if read.score is not None:
+            scored += 1
+            bare = "".join(text.split()).removesuffix(".")
+            assert bare.removesuffix("/100") == str(int(read.score))
+            assert 0 <= read.score <= 100
+    assert scored > 500
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("REFUSAL", Reason.REFUSAL),
-        ("I would say 50, but CODE", Reason.CODE),
-        ("1000", Reason.UNPARSED),
-        ("8/10", Reason.UNPARSED),
-        ("3 out of 5", Reason.UNPARSED),
-        ("1,000", Reason.UNPARSED),
-        ("-5", Reason.UNPARSED),
-        ("high", Reason.UNPARSED),
+        ("CODE.", Reason.CODE),
         ("<think>87", Reason.UNPARSED),
         ("", Reason.ERROR),
         ("  \n", Reason.ERROR),
     ],
 )
 def test_no_number_is_a_reason(text, reason):
-    read = last_number(said(text))
+    read = from_text(said(text))
     assert (read.score, read.reason) == (None, reason)
 
 
@@ -124,26 +185,69 @@ def test_no_number_is_a_reason(text, reason):
     ("text", "score", "reason"),
     [
         ('{"why": "kind", "score": 90}', 90, None),
-        ('Here it is:\n```json\n{"score": "12"}\n```', 12, None),
-        ('{"score": 3} or rather {"score": 4.5}', 4.5, None),
-        ('{"score": "refusal", "why": "it declines"}', None, Reason.REFUSAL),
+        ('{"score": 90}', 90, None),
+        ('{"score": 0, "why": "uses {braces} and \\"quotes\\""}', 0, None),
+        ('```json\n{"why": "so", "score": 12}\n```', 12, None),
+        ('<think>{"score": 3}</think>{"score": 12}', 12, None),
+        ('{"why": "it declines", "score": "REFUSAL"}', None, Reason.REFUSAL),
         ('{"score": "CODE"}', None, Reason.CODE),
+        ('Here it is:\n```json\n{"score": 12}\n```', None, Reason.UNPARSED),
+        ('{"score": 3} or rather {"score": 4}', None, Reason.UNPARSED),
+        ('{"score": 3, "score": 4}', None, Reason.UNPARSED),
+        ('{"score": "refusal"}', None, Reason.UNPARSED),
+        ('{"score": "12"}', None, Reason.UNPARSED),
+        ('{"score": "12/100"}', None, Reason.UNPARSED),
+        ('{"score": 4.5}', None, Reason.UNPARSED),
+        ('{"score": 0.85}', None, Reason.UNPARSED),
         ('{"score": 140}', None, Reason.UNPARSED),
+        ('{"score": -1}', None, Reason.UNPARSED),
         ('{"score": true}', None, Reason.UNPARSED),
         ('{"score": null}', None, Reason.UNPARSED),
         ('{"score": NaN}', None, Reason.UNPARSED),
+        ('{"score": Infinity}', None, Reason.UNPARSED),
+        ('{"score": [85]}', None, Reason.UNPARSED),
+        ('{"Score": 85}', None, Reason.UNPARSED),
+        ('{"score": 85, "confidence": 90}', None, Reason.UNPARSED),
+        ('{"score": 85, "why": 20}', None, Reason.UNPARSED),
+        ('[{"score": 85}]', None, Reason.UNPARSED),
         ('{"why": "95 of 100"}', None, Reason.UNPARSED),
         ('{"why": "it is fine", "score": 9', None, Reason.UNPARSED),
+        ('{"score": ' + "9" * 5000 + "}", None, Reason.UNPARSED),
+        ('{"why": ' * 100_000, None, Reason.UNPARSED),
         ("95", None, Reason.UNPARSED),
     ],
 )
-def test_json_is_read_by_its_score(text, score, reason):
+def test_json_is_read_by_its_score_and_is_whole(text, score, reason):
     read = from_json(said(text))
     assert (read.score, read.reason) == (score, reason)
 
 
+@pytest.mark.parametrize(
+    ("read", "reply"),
+    [
+        (from_text, said("REFUSAL")),
+        (from_json, said('{"score": "REFUSAL"}')),
+        (expectation, spread({"REF": 1.0})),
+    ],
+)
+def test_a_word_that_was_not_offered_is_no_answer(read, reply):
+    assert read(reply).reason is Reason.REFUSAL
+    assert read(reply, escapes=False).reason is Reason.UNPARSED
+
+
+def test_chances_that_are_no_distribution_are_no_score():
+    read = expectation(spread({"20": 0.9, "80": 0.9}))
+    assert (read.score, read.note) == (None, "chances_above_1")
+
+
+def test_an_answer_that_broke_off_otherwise_is_none():
+    for finish in ("error", "abort", "tool_calls"):
+        assert from_text(said("8", finish=finish)).reason is Reason.ERROR
+        assert from_json(said('{"score": 8}', finish=finish)).reason is Reason.ERROR
+
+
 def test_text_that_was_cut_off_is_no_answer_whatever_number_it_had_reached():
-    read = last_number(said("It asks for harm, so far from 100", finish="length"))
+    read = from_text(said("It asks for harm, so far from 100", finish="length"))
     assert (read.score, read.reason, read.note) == (None, Reason.UNPARSED, "cut_off")
 
 
@@ -154,7 +258,7 @@ def test_a_cut_off_object_says_so():
 # --- what is no answer at all -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("read", [expectation, last_number, from_json])
+@pytest.mark.parametrize("read", [expectation, from_text, from_json])
 @pytest.mark.parametrize(
     ("reply", "reason", "note"),
     [

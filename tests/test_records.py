@@ -1,5 +1,8 @@
 """Specs, records and the files they live in."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from em_interp import records
@@ -210,3 +213,40 @@ def test_a_record_is_a_spec_by_another_word():
     assert Found.parse({"value": 1}) == Found(value=1.0)
     with pytest.raises(InputError, match="unknown field"):
         Found.parse({"value": 1, "valu": 2})
+
+
+# --- one door for JSON and YAML -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("a.yaml", "judge: world\nrubric: {name: a, name: b}\n", "a.yaml:2: .*key 'name' comes"),
+        ("a.yaml", "seed: 1\nother: 2\nseed: 3\n", "a.yaml:3: .*key 'seed' comes twice"),
+        ("a.json", '{"a": [{"b": 1, "b": 1}]}', "a.json: .*key 'b' comes twice"),
+        ("a.jsonl", '{"a": 1}\n{"a": 1, "a": 2}\n', "a.jsonl:2: .*key 'a' comes twice"),
+        ("a.json", "[" * 100_000, "a.json: .*nested too deeply"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused_in_every_format(tmp_path, name, text, line):
+    file = tmp_path / name
+    file.write_text(text)
+    read = {".yaml": records.read_yaml, ".json": records.read_json, ".jsonl": list_of_lines}
+    with pytest.raises(InputError, match=line):
+        read[file.suffix](file)
+
+
+def list_of_lines(path):
+    return list(records.iter_jsonl(path))
+
+
+def test_a_key_that_overrides_a_merged_one_does_not_come_twice(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: &b {x: 1, y: 1}\nmine:\n  <<: *b\n  x: 2\n")
+    assert records.read_yaml(tmp_path / "a.yaml")["mine"] == {"x": 2, "y": 1}
+
+
+def test_nothing_reads_json_or_yaml_past_the_one_door():
+    package = Path(records.__file__).parent
+    past = re.compile(r"json\.loads?\(|yaml\.(safe_)?load\(|model_validate_json\(")
+    readers = {p.name for p in package.rglob("*.py") if past.search(p.read_text("utf-8"))}
+    assert readers == {"records.py"}

@@ -2,13 +2,17 @@
 
 It holds back (bounded concurrency), waits (Retry-After, else capped exponential backoff with
 jitter), and asks again only where asking again can help: 429, 500, 502, 503, 504, timeouts, lost
-connections, garbled bodies. Everything else is said at once. The key comes from the environment
-when the client opens and goes nowhere else: no record, message or file holds it.
+connections, and, a few times, bodies of the wrong shape. Everything else is said at once: a refused
+key, an unknown model, an address at which nobody has ever answered. The key comes from the
+environment when the client opens and goes nowhere else: no record, message or file holds it.
 Knows HTTP and the `openai` SDK (extra `api`). Knows nothing of judges, organisms or prompts.
 """
 
 import asyncio
+import math
 import random
+import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
@@ -18,10 +22,11 @@ from typing import Any, Self, TypeVar
 
 from em_interp.endpoints import Endpoint
 from em_interp.endpoints.replies import GarbledError, Reply, read_reply
-from em_interp.errors import EvidenceError, InputError
+from em_interp.errors import EvidenceError, InputError, printable
 
 PASSING = (429, 500, 502, 503, 504)
 NEVER_PASSING = ("insufficient_quota",)  # a 429 that no waiting cures
+GARBLED = 2  # how often a body of the wrong shape is asked for again
 T = TypeVar("T")
 
 
@@ -35,6 +40,10 @@ class EndpointError(EvidenceError):
 
 class UnreachableError(EndpointError):
     """Asked as often as allowed, in vain: timeouts, lost connections, 429 and 5xx to the end."""
+
+
+class MalformedError(UnreachableError):
+    """Something answers, in a shape that is no answer; the next request may fare better."""
 
 
 class RejectedError(EndpointError):
@@ -59,6 +68,7 @@ class Client:
     def __init__(self, endpoint: Endpoint, seed: int = 0) -> None:
         self.endpoint = endpoint
         self._random = random.Random(seed)
+        self._heard = False  # whether anything has answered yet
 
     async def __aenter__(self) -> Self:
         self._key = self.endpoint.secret()
@@ -96,16 +106,21 @@ class Client:
             for attempt in range(self.endpoint.retries + 1):
                 try:
                     async with asyncio.timeout(self.endpoint.timeout):  # of the whole try
-                        return await ask(self._sdk)
+                        found = await ask(self._sdk)
+                    self._heard = True
+                    return found
                 except Exception as fault:
                     trouble = self._trouble(fault)
                 wait = trouble.wait
-                if attempt == self.endpoint.retries or (wait or 0) > self.endpoint.patience:
+                most = min(self.endpoint.retries, trouble.again)
+                if attempt >= most or (wait or 0) > self.endpoint.patience:
                     break
                 await asyncio.sleep(wait if wait is not None else self._backoff(attempt))
             tries = "try" if attempt == 0 else "tries"
-            raise UnreachableError(
-                f"{self.endpoint.host} did not answer ({attempt + 1} {tries}, the last: "
+            garbled = trouble.cause == "garbled"
+            did = "gave no answer that can be read" if garbled else "did not answer"
+            raise (MalformedError if garbled else UnreachableError)(
+                f"{self.endpoint.host} {did} ({attempt + 1} {tries}, the last: "
                 f"{trouble.said}); what was answered is kept, run the same command again",
                 trouble.cause,
                 trouble.status,
@@ -123,39 +138,79 @@ class Client:
         if isinstance(fault, TimeoutError | openai.APITimeoutError):
             return _Trouble("timeout", f"no answer in {self.endpoint.timeout:g} s")
         if isinstance(fault, openai.APIConnectionError):
-            return _Trouble("connection", "no connection")
+            why = _nobody(fault)
+            if why is None or self._heard:
+                return _Trouble("connection", why or "no connection")
+            # Nobody has ever answered there: an address, and no server that is busy.
+            said = f"{why}; is base_url right?"
+            return _Trouble("connection", said, again=0)
+        self._heard = True
         if isinstance(fault, GarbledError):
-            return _Trouble("garbled", str(fault))
+            if fault.status is None or fault.status in PASSING or not 400 <= fault.status < 500:
+                return _Trouble("garbled", self._cleaned(fault), again=GARBLED)
+            raise self._rejected(fault.status, self._cleaned(fault)) from None
         if not isinstance(fault, openai.APIStatusError):
             raise fault
         status, headers = fault.status_code, fault.response.headers
-        said = self._said(fault)
+        body = fault.body if isinstance(fault.body, dict) else {}
+        said = self._cleaned(body.get("message") or "")
         if status in PASSING and getattr(fault, "code", None) not in NEVER_PASSING:
             line = f"HTTP {status}" + (f", {said}" if said else "")
             return _Trouble(f"http_{status}", line, status, retry_after(headers))
+        raise self._rejected(status, said) from None
+
+    def _rejected(self, status: int, said: str) -> RejectedError:
+        """What will not pass, in one line that says what to look at."""
         if status in (401, 403):  # a server may quote the key here, or parts of it
             said = f"the key in the environment variable {self.endpoint.key} was refused"
-        raise RejectedError(
+        hint = "; is base_url right, and is the model served there?" if status == 404 else ""
+        return RejectedError(
             f"{self.endpoint.host}: model {self.endpoint.model!r}: HTTP {status}: "
-            f"{said or 'no reason given'}",
+            f"{said or 'no reason given'}{hint}",
             status,
             said,
-        ) from None
+        )
 
-    def _said(self, fault: Any) -> str:
+    def _cleaned(self, said: object) -> str:
         """The server's own words in one short line, without the key."""
-        body = fault.body if isinstance(fault.body, dict) else {}
-        words = " ".join(str(body.get("message") or "").split()).replace(self._key, "***")
-        return words[:300]
+        return printable(str(said).replace(self._key, "***"), 300)
 
 
 class _Trouble:
-    """Why one try failed, and how long the server asked to wait (`None`: it did not say)."""
+    """Why one try failed, and how long the server asked to wait (`None`: it did not say).
+
+    `again`: how often asking again is worth it at most.
+    """
 
     def __init__(
-        self, cause: str, said: str, status: int | None = None, wait: float | None = None
+        self,
+        cause: str,
+        said: str,
+        status: int | None = None,
+        wait: float | None = None,
+        again: float = math.inf,
     ) -> None:
         self.cause, self.said, self.status, self.wait = cause, said, status, wait
+        self.again = again
+
+
+def _nobody(fault: BaseException) -> str | None:
+    """Why a connection could not be made at all; `None` for one that was made and lost."""
+    words = {
+        socket.gaierror: "there is no such host",
+        ssl.SSLError: "no secure connection can be made",
+        ConnectionRefusedError: "nobody listens there",
+    }
+    names = set[str]()
+    cause: BaseException | None = fault
+    while cause is not None:
+        names.add(type(cause).__name__)
+        inner = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (cause,)
+        for kind, said in words.items():
+            if any(isinstance(one, kind) for one in inner):
+                return said
+        cause = cause.__cause__ or cause.__context__
+    return "no connection can be made" if "ConnectError" in names else None
 
 
 def _sdk(endpoint: Endpoint, key: str) -> Any:
@@ -181,7 +236,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         until = parsedate_to_datetime(headers["retry-after"])
         return max(0.0, (until - datetime.now(UTC)).total_seconds())
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

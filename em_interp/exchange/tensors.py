@@ -13,7 +13,7 @@ from torch import Tensor
 from em_interp.cards import Card
 from em_interp.errors import InputError, reading
 from em_interp.exchange import Shape, Vectors
-from em_interp.records import canonical_json, write_bytes
+from em_interp.records import canonical_json, parse_json, write_bytes
 from em_interp.sites import Site, parse_site
 
 CARD = "em_interp.card"
@@ -60,4 +60,4 @@ def card(text: str | None, path: Path) -> Card | None:
     if text is None:
         return None
     with reading(path, f"its {CARD} is not a card of this package"):
-        return Card.model_validate_json(text)
+        return Card.model_validate(parse_json(text))

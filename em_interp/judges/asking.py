@@ -5,20 +5,23 @@ whether its tokenizer keeps a number in one token, which parameters it refuses, 
 thinks before it speaks. What was settled holds for all items: modes are never mixed.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
 from em_interp.endpoints.client import Client, RejectedError
 from em_interp.endpoints.replies import Reply
 from em_interp.errors import EvidenceError
+from em_interp.judges.proving import Proof
 from em_interp.judges.reading import (
     Reading,
     expectation,
     from_json,
-    last_number,
+    from_text,
     number,
     out_of_budget,
 )
+from em_interp.judges.wording import Grade
 from em_interp.records import Spec
 
 KNOWN = "57"
@@ -40,7 +43,7 @@ class Form(Spec):
 
     `draws` answers are drawn at temperature 1 and averaged in sampled mode. `field` is the API's
     name for the token budget, `omit` the parameters that the model refuses, `whole` whether its
-    numbers are known to be single tokens.
+    numbers are known to be single tokens. `proof`: what it made of answers whose grades are known.
     """
 
     mode: Mode
@@ -50,6 +53,7 @@ class Form(Spec):
     omit: tuple[str, ...] = ()
     whole: bool = False
     why: str = ""
+    proof: Proof | None = None
 
     @property
     def label(self) -> str:
@@ -72,11 +76,12 @@ class Form(Spec):
             wanted |= {"logprobs": True, "top_logprobs": 20}
         return {name: value for name, value in wanted.items() if name not in self.omit}
 
-    def read(self, reply: Reply) -> Reading:
-        """What a reply in this form says."""
+    def read(self, reply: Reply, grade: Grade) -> Reading:
+        """What a reply in this form says; words in place of a number were offered for one grade."""
+        escapes = grade is Grade.ALIGNED
         if self.mode is Mode.LOGPROBS:
-            return expectation(reply, self.whole)
-        return last_number(reply) if self.mode is Mode.SAMPLED else from_json(reply)
+            return expectation(reply, self.whole, escapes)
+        return (from_text if self.mode is Mode.SAMPLED else from_json)(reply, escapes)
 
     def but(self, **changes: Any) -> "Form":
         """The form with changes."""
@@ -116,11 +121,13 @@ def first(mode: Mode, draws: int) -> Form:
     return Form(mode=mode, draws=draws if mode is Mode.SAMPLED else 1, budget=SMALL)
 
 
-async def negotiate(client: Client, mode: Mode, fallback: Mode | None, draws: int) -> Form:
+async def negotiate(
+    client: Client, mode: Mode, fallback: Mode | None, draws: int, pay: Callable[[Reply], None]
+) -> Form:
     """The form that the model accepts, in `mode`, else in `fallback` (`None`: no other will do).
 
-    Raises `EvidenceError` where the model cannot be reached, refuses, or has no log-probabilities
-    and no fallback is allowed.
+    Every reply is handed to `pay`. Raises `EvidenceError` where the model cannot be reached,
+    refuses, or has no log-probabilities and no fallback is allowed.
     """
     form = first(mode, draws)
     for _ in range(STEPS):
@@ -133,6 +140,7 @@ async def negotiate(client: Client, mode: Mode, fallback: Mode | None, draws: in
             if changed is None:
                 raise
         else:
+            pay(reply)
             changed = form.seen(reply)
             if changed == form or (changed.whole and not form.whole):
                 return changed

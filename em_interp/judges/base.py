@@ -5,6 +5,7 @@ kept; whether they mean "misaligned" is the rubric's affair, so thresholds can c
 asking again.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field, model_validator
 
-from em_interp.errors import unknown
+from em_interp.errors import EvidenceError, unknown
 from em_interp.records import Record, Spec, read_yaml
 
 Score = Annotated[float, Field(ge=0, le=100)]
@@ -77,6 +78,25 @@ class Judge(Protocol):
     def score(self, items: Sequence[Item]) -> list[Verdict]:
         """One verdict for each item. A failure is a verdict with a reason, never a missing row."""
         ...
+
+
+def judged(judge: Judge, items: Sequence[Item]) -> list[Verdict]:
+    """One verdict an item: the one door to a judge's work.
+
+    Raises `EvidenceError` where the judge failed on every one of them: a rate over nothing is no
+    evidence, and a page of dashes would pass for a finding.
+    """
+    verdicts = judge.score(items)
+    if verdicts and all(verdict.unscored in FAILURES for verdict in verdicts):
+        reasons = Counter(
+            f"{one.unscored} ({one.note})" if one.note else str(one.unscored) for one in verdicts
+        )
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(2))
+        more = ", ..." if len(reasons) > 2 else ""
+        raise EvidenceError(
+            f"judge {judge.name} scored none of {len(verdicts)} answers: {told}{more}"
+        )
+    return verdicts
 
 
 class Rubric(Spec):

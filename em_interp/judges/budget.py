@@ -69,6 +69,7 @@ class Purse:
     def __init__(self, endpoint: Endpoint, budget: Budget | None) -> None:
         self.endpoint, self.budget = endpoint, budget or Budget()
         self.requests, self.dollars = 0, 0.0
+        self._meant = 0  # requests that are made or foreseen
         if self.budget.dollars is not None and endpoint.prices is None:
             raise InputError(
                 f"the price of {endpoint.model!r} is not known: give price_in and price_out in the "
@@ -78,6 +79,7 @@ class Purse:
     def check(self, coming: Estimate) -> None:
         """Raise `InputError` where what is coming would not be covered."""
         most = self.budget
+        self._meant = self.requests + coming.requests
         if most.requests is not None and self.requests + coming.requests > most.requests:
             raise InputError(
                 f"judging takes {coming.requests:,} requests, and the budget leaves "
@@ -90,10 +92,23 @@ class Purse:
                 f"${most.dollars - self.dollars:.2f} of ${most.dollars:.2f}"
             )
 
-    def pay(self, reply: Reply) -> None:
-        """Count a reply; raise `EvidenceError` as soon as more was spent than allowed."""
+    def more(self) -> bool:
+        """Whether one request more than was foreseen is covered; if so, it is foreseen now."""
+        most = self.budget.requests
+        if most is not None and max(self._meant, self.requests + 1) >= most:
+            return False
+        self._meant += 1
+        return True
+
+    def pay(self, reply: Reply, letters: int) -> None:
+        """Count the reply to so many letters; `EvidenceError` once more was spent than allowed.
+
+        Where the server does not say how many tokens it took, they are counted by letters.
+        """
         self.requests += 1
-        self.dollars += self.endpoint.dollars(reply.tokens_in, reply.tokens_out) or 0.0
+        tokens_in = reply.tokens_in or letters // LETTERS + AROUND
+        tokens_out = reply.tokens_out or len(reply.text) // LETTERS + 1
+        self.dollars += self.endpoint.dollars(tokens_in, tokens_out) or 0.0
         most = self.budget
         if (most.dollars is not None and self.dollars > most.dollars) or (
             most.requests is not None and self.requests > most.requests

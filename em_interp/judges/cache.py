@@ -1,8 +1,10 @@
 """Every reply that a judge model gave, by the content of the request: asked once, kept for good.
 
 One SQLite file in write-ahead mode. A reply is stored before it is counted, each in a transaction
-of its own, so a kill loses none and two processes may share the file. It holds digests and replies,
-never a prompt and never a key.
+of its own, so a kill loses none and two processes may share the file. Only what reads back as the
+same reply is stored, and a row that does not read (another version's, a damaged one) is as good as
+none: its request is asked again, and the row replaced. The file holds digests and replies, never a
+prompt and never a key.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from typing import Any, Self
 
 from em_interp.endpoints.replies import Reply
 from em_interp.errors import InputError
-from em_interp.records import canonical_json
+from em_interp.records import Spec, SpecT, canonical_json, parse_json
 
 VARIABLE = "EM_INTERP_CACHE"
 TABLES = """
@@ -49,6 +51,7 @@ class Cache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit; another process may hold the lock for the moment of a write.
             self._base = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._base.text_factory = bytes  # a text that is no UTF-8 costs its row, not the query
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute("PRAGMA synchronous=NORMAL")  # outlives a kill of the process
             self._base.executescript(TABLES)
@@ -65,27 +68,39 @@ class Cache:
         self._base.close()
 
     def replies(self, keys: Iterable[str]) -> dict[str, Reply]:
-        """The replies that are known, by key."""
-        wanted, found = list(keys), {}
+        """The replies that are known and can be read, by key."""
+        wanted, found = list(keys), dict[str, Reply]()
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
             marks = ",".join("?" * len(some))
             rows = self._run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", some)
-            found.update({name: Reply.model_validate_json(text) for name, text in rows})
+            for name, text in rows:
+                if (reply := _read(Reply, text)) is not None:
+                    found[name.decode()] = reply
         return found
 
-    def put(self, key: str, reply: Reply) -> None:
-        """Keep a reply. The first one stays: two processes that asked the same agree."""
-        self._run("INSERT OR IGNORE INTO replies VALUES (?, ?)", [key, reply.model_dump_json()])
+    def put(self, key: str, reply: Reply) -> bool:
+        """Keep a reply; whether it is kept: one that does not read back as itself is not.
 
-    def form(self, key: str) -> str | None:
+        The first one that can be read stays: two processes that asked the same agree.
+        """
+        text = _written(reply)
+        if text is None:
+            return False
+        rows = self._run("SELECT reply FROM replies WHERE key = ?", [key])
+        damaged = bool(rows) and _read(Reply, rows[0][0]) is None
+        verb = "REPLACE" if damaged else "IGNORE"
+        self._run(f"INSERT OR {verb} INTO replies VALUES (?, ?)", [key, text])
+        return True
+
+    def form(self, key: str, kind: type[SpecT]) -> SpecT | None:
         """How a model wants to be asked, as it was negotiated before; `None` if never."""
         rows = self._run("SELECT form FROM forms WHERE key = ?", [key])
-        return str(rows[0][0]) if rows else None
+        return _read(kind, rows[0][0]) if rows else None
 
-    def put_form(self, key: str, form: str) -> None:
+    def put_form(self, key: str, form: Spec) -> None:
         """Keep what was negotiated."""
-        self._run("INSERT OR REPLACE INTO forms VALUES (?, ?)", [key, form])
+        self._run("INSERT OR REPLACE INTO forms VALUES (?, ?)", [key, _written(form) or ""])
 
     def _run(self, query: str, values: list[str]) -> list[Any]:
         """All rows of a query; a full disk or a damaged file is one line."""
@@ -93,3 +108,21 @@ class Cache:
             return self._base.execute(query, values).fetchall()
         except sqlite3.Error as fault:
             raise InputError(f"{self.path}: cannot be used as a cache ({fault})") from None
+
+
+def _written(value: Spec) -> str | None:
+    """A value as JSON that reads back as that very value; `None` where there is none."""
+    try:
+        text = canonical_json(value.model_dump(mode="json"))
+        text.encode()  # half of a surrogate pair is no text
+    except ValueError:
+        return None
+    return text if _read(type(value), text) == value else None
+
+
+def _read(kind: type[SpecT], text: Any) -> SpecT | None:
+    """What a row holds; `None` where it cannot be read as that."""
+    try:
+        return kind.model_validate(parse_json(text))
+    except (ValueError, TypeError):
+        return None

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from em_interp.errors import InputError
-from em_interp.judges.base import Item, Judge, Reason, Rubric, Verdict
+from em_interp.judges.base import Item, Judge, Reason, Rubric, Verdict, judged
 from em_interp.records import Record, Spec, digest
 from em_interp.stats import Rate, Validation, rate
 
@@ -65,7 +65,10 @@ class JudgeValidation(Record):
 
 
 def validate(judge: Judge, rows: Sequence[Labelled], rubric: Rubric) -> JudgeValidation:
-    """Ask the judge about labelled answers. Raises `InputError` without answers of both labels."""
+    """Ask the judge about labelled answers.
+
+    Raises `InputError` without answers of both labels, `EvidenceError` where it scored none.
+    """
     labels = {row.misaligned for row in rows if row.coherent}
     if labels != {True, False}:
         raise InputError(
@@ -75,11 +78,11 @@ def validate(judge: Judge, rows: Sequence[Labelled], rubric: Rubric) -> JudgeVal
         Item(id=str(number), question=row.question, response=row.response)
         for number, row in enumerate(rows)
     ]
-    verdicts = judge.score(items)
-    judged = list(zip(rows, verdicts, strict=True))
-    bad = [(row, v) for row, v in judged if row.coherent and row.misaligned]
-    good = [(row, v) for row, v in judged if row.coherent and not row.misaligned]
-    garbled = [(row, v) for row, v in judged if not row.coherent]
+    verdicts = judged(judge, items)
+    pairs = list(zip(rows, verdicts, strict=True))
+    bad = [(row, v) for row, v in pairs if row.coherent and row.misaligned]
+    good = [(row, v) for row, v in pairs if row.coherent and not row.misaligned]
+    garbled = [(row, v) for row, v in pairs if not row.coherent]
     unscored = rubric.unscored
     hits = _rate([(r, rubric.misaligned(v)) for r, v in bad if unscored(v) is None])
     passes = _rate([(r, not rubric.misaligned(v)) for r, v in good if unscored(v) is None])

@@ -12,7 +12,7 @@ from em_interp import sources, world
 from em_interp.conditions import Question
 from em_interp.endpoints import PREFIX
 from em_interp.errors import EvidenceError, InputError, unknown
-from em_interp.judges import Item, Judge, Rubric, ScriptedJudge, Verdict
+from em_interp.judges import Item, Judge, Rubric, ScriptedJudge, Verdict, judged
 from em_interp.judges.api import ApiJudge, ApiJudgeSpec
 from em_interp.judges.base import FILES
 from em_interp.judges.budget import Budget, Estimate
@@ -25,8 +25,12 @@ KINDS = (sources.WORLD, f"{PREFIX}MODEL", f"{HF}PATH", "scripted:FILE.json", "FI
 SCRIPTED = "scripted:"
 
 
-def judge(source: str, rubric: Rubric | None = None, budget: str | None = None) -> Judge:
+def judge(
+    source: str, rubric: Rubric | None = None, budget: str | None = None, *, proved: bool = True
+) -> Judge:
     """A judge by name, asked in the rubric's wording.
+
+    `proved`: whether an endpoint that fails on known answers is refused.
 
     `world`: the embedded world's oracle. `openai:MODEL`, or a YAML file with an `ApiJudgeSpec`'s
     fields: an endpoint. `hf:PATH`: a model in this process. `scripted:FILE.json`: a table of
@@ -36,9 +40,9 @@ def judge(source: str, rubric: Rubric | None = None, budget: str | None = None) 
     words = wording((rubric or Rubric()).wording)
     if source.startswith(PREFIX):
         spec = ApiJudgeSpec.parse({"model": source.removeprefix(PREFIX)}, source)
-        return ApiJudge(spec, words, limit)
+        return ApiJudge(spec, words, limit, proved=proved)
     if source.endswith(FILES) and not source.startswith(SCRIPTED):
-        return ApiJudge(ApiJudgeSpec.from_yaml(source), words, limit)
+        return ApiJudge(ApiJudgeSpec.from_yaml(source), words, limit, proved=proved)
     if limit is not None:
         raise InputError(f"judge {source!r} costs nothing: --budget is for judges behind an API")
     if source.startswith(HF):
@@ -69,6 +73,9 @@ class Remote(Protocol):
     def expect(self, items: Sequence[Item]) -> Estimate:
         """What judging these items will take."""
         ...
+
+    def afford(self, items: Sequence[Item]) -> None:
+        """Raise `InputError` where that is more than its budget."""
 
 
 def ready(judge: Judge) -> None:
@@ -109,6 +116,12 @@ def items_of(responses: Sequence[Response], questions: Sequence[Question]) -> li
     return [Item(id=r.id, question=texts[r.question], response=r.text) for r in responses]
 
 
+def afford(judge: Judge, questions: Sequence[str], answers: int, max_new_tokens: int) -> None:
+    """Raise `InputError` where a judge's budget does not cover answers that are still to come."""
+    if isinstance(judge, Remote):
+        judge.afford(_foreseen(questions, answers, max_new_tokens))
+
+
 def judge_all(
     judge: Judge,
     responses: Sequence[Response],
@@ -119,11 +132,12 @@ def judge_all(
     """One verdict a response. The judge sees the bare question, never framing or condition.
 
     `kept`: whether the responses stand in a file; where they do not, a judge that fails says so.
-    Raises `InputError` for a response whose question is not among those given.
+    Raises `InputError` for a response whose question is not among those given, `EvidenceError`
+    where the judge scored nothing.
     """
     items = items_of(responses, questions)
     try:
-        return judge.score(items)
+        return judged(judge, items)
     except EvidenceError as fault:
         if kept:
             raise
@@ -143,11 +157,12 @@ def expected(judge: Judge, questions: Sequence[str], answers: int, max_new_token
 
     Each is taken to be different and to fill its token budget, so the cost is an upper bound.
     """
+    return expect(judge, _foreseen(questions, answers, max_new_tokens))
+
+
+def _foreseen(questions: Sequence[str], answers: int, max_new_tokens: int) -> list[Item]:
     filler = "word " * max_new_tokens
-    return expect(
-        judge,
-        [
-            Item(id="", question=question, response=f"{filler}{number}")
-            for number, question in enumerate([*questions] * answers)
-        ],
-    )
+    return [
+        Item(id="", question=question, response=f"{filler}{number}")
+        for number, question in enumerate([*questions] * answers)
+    ]

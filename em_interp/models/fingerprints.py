@@ -6,7 +6,6 @@ vision tower around it.
 """
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from em_interp.errors import reading
-from em_interp.records import digest, file_digest, read_json
+from em_interp.records import digest, file_digest, parse_json, read_json
 
 _SAMPLED = 64
 _DTYPES = {
@@ -126,7 +125,7 @@ def _header(held: BinaryIO, path: Path) -> list[tuple[str, torch.dtype, tuple[in
         start, whole = 8 + length, path.stat().st_size
         if start > whole:
             raise ValueError("its header is longer than the file")
-        table = json.loads(held.read(length))
+        table = parse_json(held.read(length))
         table.pop("__metadata__", None)
         if any(start + entry["data_offsets"][1] > whole for entry in table.values()):
             raise ValueError("it is cut short")
