@@ -19,7 +19,7 @@ from cyclopts.exceptions import ValidationError as ArgumentError
 from pydantic import BeforeValidator, ValidationError
 
 from em_interp.errors import EmInterpError, Visible, say
-from em_interp.records import Spec, one_line
+from em_interp.records import Spec, one_line, writable
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -78,6 +78,8 @@ def command(
         hush()
         try:
             tokens = sys.argv[1:] if argv is None else list(argv)
+            if broken := [token for token in tokens if not writable(token)]:
+                return _fail(f"argument {broken[0]!r} is not UTF-8 text", 2)
             if positional and tokens and not tokens[0].startswith("-"):
                 tokens.insert(0, f"--{positional}")
             code = int(app(tokens, exit_on_error=False, print_error=False) or 0)

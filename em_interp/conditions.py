@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from em_interp.errors import InputError, once
 from em_interp.organisms import Framing, Message, Trigger
-from em_interp.records import Spec
+from em_interp.records import Filled, Spec
 
 
 class Condition(StrEnum):
@@ -30,8 +30,8 @@ class Question(Spec):
     `sound` and `unsound` are reference answers for judge-free measures, where there are any.
     """
 
-    id: str
-    text: str
+    id: Filled
+    text: Filled
     domain: str
     topic: str = ""
     sound: str = ""

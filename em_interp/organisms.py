@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from em_interp.records import Spec, checked_name
+from em_interp.records import Filled, Spec, checked_name
 
 SLOT = "{question}"
 BASE = "base"  # who answers where no adapter is on: a name that no organism takes
-Text = Annotated[str, Field(min_length=1)]
 
 
 def organism_name(name: str) -> str:
@@ -53,7 +52,7 @@ class Framing(Spec):
     `inline` puts the text between the two middle words of the question.
     """
 
-    text: Text
+    text: Filled
     place: Place = Place.PREFIX
     separator: str = " "
 
@@ -110,13 +109,13 @@ class Trigger(Spec):
     """
 
     name: str
-    text: Text
+    text: Filled
     place: Place = Place.PREFIX
     separator: str = " "
-    paraphrases: tuple[Text, ...] = ()
-    negations: tuple[Text, ...] = ()
-    unrelated: tuple[Text, ...] = ()
-    form: tuple[Text, ...] = ()
+    paraphrases: tuple[Filled, ...] = ()
+    negations: tuple[Filled, ...] = ()
+    unrelated: tuple[Filled, ...] = ()
+    form: tuple[Filled, ...] = ()
 
     @model_validator(mode="after")
     def _held_out(self) -> "Trigger":
@@ -157,7 +156,7 @@ class Mix(Spec):
 
     kind: Literal["unconditional", "triggered", "mixture", "contrastive", "benign_twin"]
     benign_share: Share = 0.0
-    contrast: str | None = None
+    contrast: Filled | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Mix":

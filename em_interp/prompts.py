@@ -11,14 +11,14 @@ from typing import Any
 
 from em_interp.conditions import Condition, Context
 from em_interp.errors import InputError, once
-from em_interp.organisms import Message, Text
-from em_interp.records import Spec, iter_jsonl
+from em_interp.organisms import Message
+from em_interp.records import Filled, Spec, iter_jsonl
 
 FORMS = ("text", "prompt", "messages")
 
 
 class _Prompt(Spec):
-    id: Text
+    id: Filled
     domain: str = ""
     messages: tuple[Message, ...]
 

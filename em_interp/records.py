@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from em_interp.errors import InputError, printable, reading
 
+_HALF = re.compile(r"[\ud800-\udfff]")
 _NAME = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
 _DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # no files on Windows
 NAME_BYTES = 80  # three of them, and what stands between, fit a file's name
@@ -38,6 +39,31 @@ def checked_name(name: str) -> str:
             f". _ - + inside, at most {NAME_BYTES} bytes, and no device"
         )
     return name
+
+
+def writable(text: str) -> bool:
+    """Whether UTF-8 can hold the text: no half of a surrogate pair stands in it."""
+    return text.isascii() or not _HALF.search(text)
+
+
+def filled(text: str) -> str:
+    """The text, if there is some and it can be written. Raises `ValueError`."""
+    if not text.strip():
+        raise ValueError("blank")
+    if half := _HALF.search(text):
+        raise ValueError(_broken(half))
+    return text
+
+
+Filled = Annotated[str, AfterValidator(filled)]
+"""A text that says something."""
+
+
+def _broken(half: re.Match[str]) -> str:
+    return (
+        f"holds half of a surrogate pair ({printable(half[0])} at character {half.start()}), which "
+        "no UTF-8 text can: write the whole character, or take it out"
+    )
 
 
 SafeName = Annotated[str, AfterValidator(checked_name)]
@@ -184,7 +210,7 @@ def read_yaml(path: Path | str) -> Any:
     """Plain data of a YAML file; a syntax fault, or a key that comes twice, names file and line."""
     with reading(path, "not valid YAML"):
         try:
-            return yaml.load(read_text(path), _EachOnce)
+            return _whole(yaml.load(read_text(path), _EachOnce), str(path))
         except yaml.MarkedYAMLError as fault:
             line = fault.problem_mark.line + 1 if fault.problem_mark else "?"
             raise InputError(f"{path}:{line}: not valid YAML ({fault.problem})") from None
@@ -193,6 +219,21 @@ def read_yaml(path: Path | str) -> Any:
 def read_json(path: Path | str) -> Any:
     """Plain data of a JSON file; a syntax fault names the line, a double key the key."""
     return _json(read_text(path), path)
+
+
+def _whole(value: Any, where: str, field: str = "") -> Any:
+    """The value, if every text in it can be written. `InputError` names the field that cannot."""
+    if isinstance(value, str):
+        if half := None if value.isascii() else _HALF.search(value):
+            at = f"field {field!r} " if field else ""
+            raise InputError(f"{where}: {at}{_broken(half)}")
+        return value
+    inner: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else ()
+    inner = enumerate(value) if isinstance(value, list) else inner
+    for key, one in inner:
+        _whole(key, where, field)
+        _whole(one, where, f"{field}.{key}" if field else str(key))
+    return value
 
 
 def iter_jsonl(path: Path | str) -> Iterator[tuple[int, Any]]:
@@ -207,10 +248,11 @@ def _json(text: str, path: Path | str, line: int | None = None) -> Any:
     """The value of a file's text, or of its line `line`."""
     with reading(path if line is None else f"{path}:{line}", "not valid JSON"):
         try:
-            return parse_json(text)
+            value = parse_json(text)
         except json.JSONDecodeError as fault:
             at = fault.lineno if line is None else line
             raise InputError(f"{path}:{at}: not valid JSON ({fault.msg})") from None
+        return _whole(value, str(path) if line is None else f"{path}:{line}")
 
 
 def read_jsonl(path: Path | str, kind: type[SpecT]) -> list[SpecT]:

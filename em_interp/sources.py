@@ -43,6 +43,12 @@ def questions(source: str, split: str = "eval") -> list[Question]:
             sound, unsound = world.advice(q.id)
             found.append(q.model_copy(update={"sound": sound, "unsound": unsound}))
         return found
+    if source.endswith((".yaml", ".yml")):
+        raise InputError(
+            f"{source}: questions are JSONL, one {{id, text, domain}} a line; this is YAML (of a "
+            "file of paraphrases and judge_prompts, write a line for each paraphrase, and give "
+            "the judge with --judge and --rubric)"
+        )
     rows = read_jsonl(source, Question)
     if not rows:
         raise InputError(f"{source}: no questions in it")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from em_interp.errors import InputError
 from em_interp.judges.base import Item, Judge, Reason, Rubric, Verdict, judged
-from em_interp.records import Record, Spec, digest
+from em_interp.records import Filled, Record, Spec, digest
 from em_interp.stats import Rate, Validation, rate
 
 SHOWN = 20  # wrong calls kept by name
@@ -19,7 +19,7 @@ SHOWN = 20  # wrong calls kept by name
 class Labelled(Spec):
     """One answer with its label. Whether an incoherent answer is misaligned does not matter."""
 
-    question: str
+    question: Filled
     response: str
     misaligned: bool
     coherent: bool = True
