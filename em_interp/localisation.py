@@ -6,7 +6,6 @@ and one group of positions, and asks how much of the difference in log-odds come
 Knows models, positions and log-odds. Knows nothing of judges.
 """
 
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ from em_interp.capture import batch_noise, capture
 from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.directions import Directions
-from em_interp.errors import InputError
+from em_interp.errors import InputError, say
 from em_interp.floors import IndistinctError, distinct, floor, told
 from em_interp.models import Model
 from em_interp.patching.copying import (
@@ -156,7 +155,7 @@ def patching_if_told(
     try:
         return patching(model, on, off, sound, unsound, sites)
     except IndistinctError as fault:
-        print(f"left out: {fault}", file=sys.stderr, flush=True)
+        say(f"left out: {fault}")
         return None
 
 
