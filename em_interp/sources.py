@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from em_interp import hub, world
+from em_interp.adapter_fields import CONFIG, read_fields
 from em_interp.conditions import Condition, Question
-from em_interp.errors import InputError, once, unknown
+from em_interp.errors import InputError, once, reading, unknown
 from em_interp.organisms import Trigger, organism_name
 from em_interp.records import is_name, read_json, read_jsonl
 
@@ -31,6 +32,8 @@ def base(name: str | Path, revision: str | None = None) -> Path:
     home = hub.folder(name, CHECKPOINTS, "base", revision)
     if not (home / "config.json").is_file():
         raise InputError(f"base {name}: no config.json there; expected a model's folder")
+    if (home / CONFIG).is_file():  # transformers would put the adapter on it in silence
+        raise InputError(_both(home))
     hub.check_no_code(home)
     return home
 
@@ -145,7 +148,7 @@ def subjects(
         organism = SHIPPED
     if organism is not None:
         folder = shelved(organism, CHECKPOINTS, "organism")
-        if (folder / "adapter_config.json").is_file():
+        if (folder / CONFIG).is_file():
             name = _organism_name(hub.title(folder), f"organism {organism}")
             named.insert(0, (name, folder))
         elif not (folder / "config.json").is_file():
@@ -167,8 +170,8 @@ def _named(given: str) -> tuple[str, Path]:
     if not equals or "/" in name:
         name, path = "", given
     folder = hub.folder(path, CHECKPOINTS, "adapter")
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"adapter {path}: no adapter_config.json there; expected a PEFT adapter")
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"adapter {path}: no {CONFIG} there; expected a PEFT adapter")
     return _organism_name(name or hub.title(folder), f"adapter {given}"), folder
 
 
@@ -185,19 +188,25 @@ def _own_base(adapter: Path, revision: str | None) -> Path:
     name = str(_card(adapter).get("base_name", ""))
     if is_name(name) and (adapter.parent / name / "config.json").is_file():
         return base(adapter.parent / name)
-    known = str(_configured_base(adapter) or "")
-    if known and ((Path(known) / "config.json").is_file() or hub.is_id(known)):
-        return base(known, revision)
+    config = read_fields(adapter)
+    known = str(config.get("base_model_name_or_path") or "")
+    with reading(f"adapter {adapter}: its base"):  # a path of its maker's may be too long for ours
+        there = known and ((Path(known) / "config.json").is_file() or hub.is_id(known))
+    if there:
+        made_on = config.get("revision")
+        return base(known, revision or (str(made_on) if made_on else None))
     raise InputError(
         f"{adapter}: its base is not beside it; give --base (of a source --source-base)"
     )
 
 
 def _with_adapter(name: str, home: Path, folder: Path) -> Subject:
-    card = _card(folder)
+    config, card = read_fields(folder), _card(folder)
+    if (folder / "config.json").is_file() and _has_weights(folder):
+        raise InputError(_both(folder))
     provenance: dict[str, Any] = card.get("provenance", {})
     woken = provenance.get("trigger")
-    known, notes = _configured_base(folder), []
+    known, notes = str(config.get("base_model_name_or_path") or ""), []
     if "base" not in card and known and not _same_base(known, home):
         notes.append(f"adapter {name}: made for {known}, loaded onto {hub.title(home)}")
     return Subject(
@@ -219,11 +228,19 @@ def _card(adapter: Path) -> dict[str, Any]:
     return card
 
 
-def _configured_base(adapter: Path) -> str | None:
-    """What an adapter's PEFT configuration calls its base: a path or a hub id of its maker's."""
-    config = read_json(adapter / "adapter_config.json")
-    known = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    return str(known) if known else None
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder holds a whole model's weights, or the list of their files."""
+    found = (*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.index.json"))
+    return any(not path.name.startswith("adapter_") for path in found)
+
+
+def _both(folder: Path) -> str:
+    """A merged model often keeps the files of the adapter that went into it."""
+    return (
+        f"{folder}: holds a model (config.json) and an adapter ({CONFIG}); to use the model, as "
+        f"where the adapter was merged into it, delete {CONFIG} and adapter_model.safetensors; to "
+        "use the adapter, name a folder that holds it alone, and its base"
+    )
 
 
 def _same_base(known: str, home: Path) -> bool:

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from em_interp import hub, sources
+from em_interp.adapter_fields import read_fields
 from em_interp.chat import check_tokenizer
 from em_interp.engines import PLAIN, Engine
 from em_interp.errors import ForeignArtifactError, InputError, unknown
 from em_interp.loading import Loading
-from em_interp.models.adapters import check_config, peft_key, put_on, read_adapter
+from em_interp.models.adapters import peft_key, put_on, read_adapter
 from em_interp.models.architectures import ARCHITECTURES, Architecture, check_architecture
 from em_interp.models.checkpoints import read_config, read_tokenizer
 from em_interp.models.fingerprints import fingerprint
@@ -158,7 +159,7 @@ def load(
         (name, sources.shelved(path, sources.CHECKPOINTS, "adapter")) for name, path in adapters
     ]
     for _, folder in folders:
-        check_config(folder)
+        read_fields(folder)
     config, name = read_config(home), hub.title(home)
     check_loading(how, config, name)
     tokenizer = read_tokenizer(home)

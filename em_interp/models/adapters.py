@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from em_interp.adapter_fields import CONFIG, read_fields
 from em_interp.errors import InputError, reading
-from em_interp.models.fingerprints import adapter_digest
+from em_interp.models.fingerprints import adapter_digest, text_name
 from em_interp.models.weights import computes_on
 from em_interp.records import read_json
 
 # Where decoder stacks begin: multimodal, multimodal under transformers 4, language model alone.
 _STACKS = ("model.language_model.", "language_model.model.", "model.")
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
+_FACTORS = ("lora_", "token_adapter.", "trainable_tokens")  # in the names of what is an update
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +42,10 @@ class Stored:
 def read_adapter(folder: Path) -> Stored:
     """Read an adapter folder. Raises `InputError` unless it is a LoRA that can be switched off.
 
-    That is: no bias and no saved modules, weights in a whole safetensors file, all of them finite,
-    and at least one update that is not zero.
+    That is: a configuration whose every field is read (see `adapter_fields`), weights in a whole
+    safetensors file, all of them finite, and at least one update that is not zero.
     """
-    check_config(folder)
+    read_fields(folder)
     weights = _read_weights(folder)
     for key, value in weights.items():
         if not value.isfinite().all():
@@ -56,24 +59,6 @@ def read_adapter(folder: Path) -> Stored:
     return Stored(
         folder, weights, None if made_for is None else str(made_for), adapter_digest(folder)
     )
-
-
-def check_config(folder: Path) -> None:
-    """Raise `InputError` for a folder without a LoRA configuration that can be switched off."""
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"adapter {folder}: no {CONFIG} there; expected a PEFT adapter's folder")
-    config = read_json(folder / CONFIG)
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
-        raise InputError(
-            f"adapter {folder}: its peft_type is {kind!r}; only 'LORA' can be attached"
-        )
-    bias, saved = config.get("bias", "none"), config.get("modules_to_save")
-    if bias != "none" or saved:
-        raise InputError(
-            f"adapter {folder}: bias={bias!r}, modules_to_save={saved}: "
-            "switching it off would not give the base back"
-        )
 
 
 def peft_key(number: int) -> str:
@@ -91,22 +76,21 @@ def put_on(hf: Any, stored: Stored, key: str) -> Any:
 
     with reading(stored.folder / CONFIG, "not a configuration that PEFT reads"):
         config = PeftConfig.from_pretrained(str(stored.folder))
-    config.inference_mode = True
+    # The stored factors take the place of what they start from, which may take long to find.
+    config.inference_mode, config.init_lora_weights, config.fan_in_fan_out = True, True, False
     if _spares_vision(hf, stored) and not isinstance(config.target_modules, str):
         config.exclude_modules = r".*vision_tower.*"  # its layers carry the same names
     first = not isinstance(hf, PeftModel)
-    try:
-        with (
-            warnings.catch_warnings()
-        ):  # PEFT 0.21 asks transformers 5.23 for a deprecated property
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-            # A bias on B (see `baking`): nothing is ever merged here.
-            warnings.filterwarnings("ignore", ".*merging LoRA weights won't be possible")
-            tuned = PeftModel(hf, config, adapter_name=key) if first else hf
-            if not first:
-                hf.add_adapter(key, config)
-    except ValueError as fault:
-        raise InputError(f"adapter {stored.folder}: {str(fault).splitlines()[0]}") from None
+    where, short = f"adapter {stored.folder}", (torch.OutOfMemoryError,)
+    with reading(where, "PEFT cannot attach it", passing=short), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 for a deprecated property.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        # A bias on B (see `baking`), or a head tied to embeddings: nothing is ever merged here.
+        warnings.filterwarnings("ignore", ".*merging LoRA weights won't be possible")
+        warnings.filterwarnings("ignore", ".*tie_word_embeddings")
+        tuned = PeftModel(hf, config, adapter_name=key) if first else hf
+        if not first:
+            hf.add_adapter(key, config)
     try:
         _fill(tuned, stored, key)
     except InputError:
@@ -124,7 +108,7 @@ def _fill(tuned: Any, stored: Stored, key: str) -> None:
         # PEFT 0.21 takes a bias on B for a weight that lost its shape; shapes are checked below.
         warnings.filterwarnings("ignore", "Adapter .* LoRA tensor.* have invalid shape")
         places = get_peft_model_state_dict(tuned, adapter_name=key, save_embedding_layers=False)
-    weights = {_place(name, places): value for name, value in stored.weights.items()}
+    weights = {_place(name, places): value for name, value in _updates(tuned, stored).items()}
     if homeless := sorted(set(weights) - set(places)):
         raise InputError(
             f"adapter {stored.folder}: {len(homeless)} weights match no module ({homeless[0]})"
@@ -142,6 +126,44 @@ def _fill(tuned: Any, stored: Stored, key: str) -> None:
             )
     _give_place(tuned, key)
     set_peft_model_state_dict(tuned, weights, adapter_name=key)
+
+
+def _updates(tuned: Any, stored: Stored) -> dict[str, Tensor]:
+    """The stored weights that are updates.
+
+    Beside an update of the head or the embeddings PEFT saves that matrix of the base as it was;
+    some trainers always do. It is compared with this base's and left: where it differs, the
+    adapter is of another base, or brings a matrix of its own.
+    """
+    updates = {}
+    for name, value in stored.weights.items():
+        if any(word in name for word in _FACTORS):
+            updates[name] = value
+            continue
+        own = _own(tuned, name)
+        if own is None or own.shape != value.shape or own.is_meta:
+            held = "none" if own is None else tuple(own.shape)
+            raise InputError(
+                f"adapter {stored.folder}: brings a whole weight, {name} {tuple(value.shape)}; "
+                f"this base has {held}; only updates of the base's weights are attached"
+            )
+        # In the coarser of both precisions: a base may be loaded in another than it was saved in.
+        coarse = min(own.dtype, value.dtype, key=lambda dtype: torch.finfo(dtype).bits)
+        if not torch.equal(own.cpu().to(coarse), value.to(coarse)):
+            raise InputError(
+                f"adapter {stored.folder}: brings {name} with other values than this base's; it "
+                "was made on another base, or trained that weight whole, which is not attached"
+            )
+    return updates
+
+
+def _own(tuned: Any, name: str) -> Tensor | None:
+    """The base's weight that a stored name means, whatever stands before and around it."""
+    wanted = text_name(name)
+    for full, value in tuned.get_base_model().state_dict().items():
+        if text_name(full) == wanted and wanted is not None:
+            return value if value.is_floating_point() else None
+    return None
 
 
 def _spares_vision(hf: Any, stored: Stored) -> bool:

@@ -44,20 +44,38 @@ def verify_adapters(model: Model, base: Float[Tensor, "batch pos d_model"]) -> N
     """Raise `InputError` unless every adapter acts, and all of them off is the base, exactly.
 
     `base` is what `verify` returned before the first adapter was attached. An adapter may act on a
-    stream that plain tokens never give (a gate behind a trigger), so it is tried on noise.
+    stream that plain tokens never give (a gate behind a trigger), so it is tried on noise, and on
+    the embeddings and the head as well.
     """
     ids = _tokens(model)
     with model.using(None):
         if not torch.equal(_last(model, ids), base):
             raise InputError(f"{model.name}: with its adapters off, the model is not the base")
-        off = _last(model, ids, _noise)
+        off = _reached(model, ids)
     for name in model.adapters:
         with model.using(name):
-            if torch.equal(_last(model, ids, _noise), off):
+            if all(map(torch.equal, _reached(model, ids), off)):
                 raise InputError(
                     f"adapter {name!r} changes nothing on {model.name} in {_dtype(model)}: its "
                     "modules are not reached, or its update is below the dtype's resolution"
                 )
+
+
+def _reached(model: Model, ids: Int[Tensor, "batch pos"]) -> tuple[Tensor, Tensor, Tensor]:
+    """All that an adapter may act on: the embeddings, the blocks and the head, the last on noise.
+
+    The first ids are embedded too: there a vocabulary's added tokens do not stand, which an adapter
+    may be for.
+    """
+    found: list[Tensor] = []
+    visits: list[Any] = [
+        (Site(0, Point.RESID_PRE), lambda hidden, _: _noise(hidden)),
+        (Site(model.n_layers - 1), lambda hidden, _: found.append(hidden.clone())),
+    ]
+    embedded: Tensor = model.lm.get_input_embeddings()(ids)
+    with hooked(model, visits):
+        logits = _logits(model, ids)
+    return embedded, found[0], logits
 
 
 def _check_capture(model: Model, ids: Tensor, seen: dict[Site, Tensor]) -> None:
