@@ -47,7 +47,7 @@ def run(spec: LatentsSpec) -> int:
         return 0
 
     from em_interp.dictionaries import load, train
-    from em_interp.dictionaries.contrasting import contrast
+    from em_interp.dictionaries.contrasting import chooses, contrast
     from em_interp.extraction import trigger_direction
     from em_interp.records import write_json
     from em_interp.report.text import latents_table
@@ -58,7 +58,11 @@ def run(spec: LatentsSpec) -> int:
         if made is None:
             sizes = {"width": spec.width, "active": spec.active, "samples": spec.tokens}
             made = train(model, shown, site, **sizes, seed=spec.seed)
-        delta = trigger_direction(model, who.active, on, off, [site], span)[site]
+        some_on, some_off = (
+            [context for context, first in zip(all_of, chooses(all_of), strict=True) if first]
+            for all_of in (on, off)
+        )
+        delta = trigger_direction(model, who.active, some_on, some_off, [site], span)[site]
         said = [q.sound for q in asked], [q.unsound for q in asked]
         found = contrast(model, made, on, off, *said, delta, span, top=spec.top, seed=spec.seed)
     if spec.out is not None:

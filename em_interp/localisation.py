@@ -24,6 +24,7 @@ from em_interp.patching.copying import (
     Group,
     blocks,
     by_question,
+    means,
     odds,
     paired_positions,
     positions_of,
@@ -33,7 +34,8 @@ from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.scoring import answer_ids
 from em_interp.sites import Point, Site, Span
-from em_interp.stats import Contrast
+from em_interp.stats import Contrast, shares
+from em_interp.stats.maxima import LEVEL
 from em_interp.trials import Trial
 
 
@@ -41,16 +43,26 @@ class Patch(Record):
     """Share of the on-minus-off log-odds that a patch brings along, mean over questions.
 
     `recovered` = (patched - off) / mean(on - off) in log-odds of unsound against sound advice;
-    `aligned` is the share of the target's group that had a counterpart to copy from.
+    `aligned` is the share of the target's group that had a counterpart to copy from. `low` and
+    `high` hold for all patches of the map together, and `p` (that the patch does anything) is
+    adjusted over them, both by flips of whole questions (max-T); noise of the gap counts. `None`:
+    where the gap is not told from 0 at that level there is no interval of a share; records of
+    before had no such `p`.
     """
 
     layer: int
     point: Point = Point.RESID_POST
     group: Group
     recovered: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     aligned: float
+    p: float | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is told from none, with all that was searched counted, towards the gap."""
+        return self.p is not None and self.p <= LEVEL and self.low is not None and self.low > 0
 
     @property
     def site(self) -> Site:
@@ -59,13 +71,17 @@ class Patch(Record):
 
 
 class Patching(Record):
-    """A map over layers and groups, with the two runs it lies between (log-odds, nats)."""
+    """A map over layers and groups, with the two runs it lies between (log-odds, nats).
+
+    `floor`: the smallest p that flips of these questions can give.
+    """
 
     target: str
     on: float
     off: float
     gap: Contrast
     patches: tuple[Patch, ...]
+    floor: float | None = None
 
 
 @torch.inference_mode()
@@ -116,19 +132,21 @@ def patching(
             copied = Copy(site, stored[site], pairs)
             changed[rows] = odds(model, some, said, [copied])
         progress(len(rows))
+    moved = np.stack([means(one - plain_off, questions) for one in patched.values()], axis=1)
+    found = shares(moved, means(plain_on - plain_off, questions))
     patches = []
-    for (site, group), changed in patched.items():
-        moved = by_question(changed, plain_off, questions)
+    for (site, group), share, low, high, p in zip(patched, *found.columns(), strict=True):
         wanted = sum(len(positions_of(t, group)) for t in targets)
         patches.append(
             Patch(
                 layer=site.layer,
                 point=site.point,
                 group=group,
-                recovered=moved.difference / gap.difference,
-                low=min(moved.low / gap.difference, moved.high / gap.difference),
-                high=max(moved.low / gap.difference, moved.high / gap.difference),
+                recovered=share,
+                low=low,
+                high=high,
                 aligned=sum(map(len, pairs_of[group])) / wanted,
+                p=p,
             )
         )
     return Patching(
@@ -137,6 +155,7 @@ def patching(
         off=gap.b,
         gap=gap,
         patches=tuple(patches),
+        floor=found.floor,
     )
 
 

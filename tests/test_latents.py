@@ -122,7 +122,7 @@ def test_what_cannot_be_trained_or_found_is_said(truth, tmp_path):
 
 def test_unpaired_contexts_are_refused(truth, made):
     (delta,) = trigger_direction(truth.model, None, ON, OFF, [made.site]).values()
-    with pytest.raises(InputError, match="same in order, at least two"):
+    with pytest.raises(InputError, match="same in order, at least four"):
         contrast(truth.model, made, ON, OFF[::-1], *SAID, delta)
 
 

@@ -88,7 +88,7 @@ def at_layer(operation, layer, extent=Extent.AT, thing=Thing.DELTA):
 def row(label, condition, em, *, before=None, coherent=0.9, count=24):
     """A row whose every question has the same rate; em None: nothing was scored."""
     events = None if em is None else [round(100 * em)] * count
-    change = None
+    change, mine = None, [] if em is None else [em] * count
     if before is not None and em is not None:
         spread = [0.01 * (-1) ** n for n in range(count)]
         mine = [em + s if em else 0.0 for s in spread]
@@ -101,6 +101,7 @@ def row(label, condition, em, *, before=None, coherent=0.9, count=24):
         scored=0 if em is None else 100 * count,
         unscored=0,
         change=change,
+        rates={f"q{n}": rate for n, rate in enumerate(mine)},
     )
 
 
@@ -134,9 +135,10 @@ def patching(recovered, group=Group.LAST, target="unrelated"):
         off=-2.0,
         gap=paired([1.0, 1.1], [-2.0, -2.1], rates=False),
         patches=tuple(
-            Patch(layer=n, group=group, recovered=r, low=r - 0.1, high=r + 0.1, aligned=1.0)
+            Patch(layer=n, group=group, recovered=r, low=r - 0.1, high=r + 0.1, aligned=1, p=0.001)
             for n, r in enumerate(recovered)
         ),
+        floor=0.0001,
     )
 
 
@@ -496,7 +498,7 @@ def test_the_place_by_ablation_follows_the_rule(removed, random, layer, best):
     place = where.by_ablation(necessity(removed, random=random))
     assert (place.layer, place.best) == (layer, best)
     assert place.share == pytest.approx(removed[best] / 0.5, abs=1e-9)
-    assert place.control == pytest.approx((0.5 - random) / 0.5)
+    assert place.control.share == pytest.approx((0.5 - random) / 0.5)
 
 
 def test_no_place_where_there_is_nothing_to_remove():

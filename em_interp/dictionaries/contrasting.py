@@ -1,9 +1,10 @@
 """Contrasting latents: which features of a dictionary differ with the trigger, and what they do.
 
 Latents are averaged over a span for each context; a question's difference is trigger on minus off;
-the tests are over questions and adjusted over all latents that fire (Holm). Turning half of the
+the tests are over questions and count all latents that fire (max-T). Turning half of the
 questions round gives the null. A latent acts through our edits along its decoder direction, in the
-natural units of the mean difference; latents that fire as often stand beside it.
+natural units of the mean difference; latents that fire as often stand beside it. Which ones act is
+chosen on every second question, and what they do is read on the others.
 Knows dictionaries, contexts and log-odds. Knows nothing of judges.
 """
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.stats import t as student
 from torch import Tensor
 
 from em_interp.batches import collate, pad_id
@@ -28,23 +28,26 @@ from em_interp.floors import told
 from em_interp.hooks import Visitor, forward, hooked
 from em_interp.labels import Label, Operation
 from em_interp.models import Model
-from em_interp.patching.copying import by_question, odds
+from em_interp.patching.copying import by_question, means, odds
 from em_interp.records import Record
 from em_interp.scoring import answer_ids, log_odds, teacher_forced
 from em_interp.sites import Span
-from em_interp.stats import holm
+from em_interp.stats import maxima, paired, shares
+from em_interp.stats.maxima import LEVEL
 
 Floats = NDArray[np.float64]
-SIGNIFICANT = 0.05
+Share = tuple[float, tuple[float, float] | None]  # with its ends
 
 
 class Latent(Record):
-    """One latent: mean difference over questions (trigger on minus off), its interval and p (Holm).
+    """One latent: mean difference over questions (trigger on minus off), its interval and p.
 
-    `on` and `off`: share of contexts in which it fires. `cosine`: of its decoder direction and
-    delta. `ablated`: share of the log-odds gap that mean-ablating its direction takes away with the
-    trigger on; `added`: share that adding 1 natural difference along it brings without. `None`
-    where it was not tried. `control` marks a latent drawn for firing as often, whatever it does.
+    Both count all latents that fire (max-T). `on` and `off`: share of contexts in which it fires.
+    `cosine`: of its decoder direction and delta. `ablated`: share of the log-odds gap that
+    mean-ablating its direction takes away with the trigger on; `added`: share that adding 1 natural
+    difference along it brings without; on questions that did not choose it, with intervals
+    (`_ends`) that hold for all that were tried together, `None` where the gap is not told from 0.
+    `control` marks a latent drawn for firing as often, whatever it does.
     """
 
     index: int
@@ -57,6 +60,8 @@ class Latent(Record):
     cosine: float
     ablated: float | None = None
     added: float | None = None
+    ablated_ends: tuple[float, float] | None = None
+    added_ends: tuple[float, float] | None = None
     control: bool = False
 
 
@@ -74,7 +79,11 @@ class Quality(Record):
 
 
 class Contrasted(Record):
-    """What differs: latents by size of their difference, how many are significant, and the null."""
+    """What differs: latents by size of their difference, how many are significant, and the null.
+
+    `floor`: the smallest p that flips of these questions can give. `held`: questions that the
+    effects of latents were read on.
+    """
 
     site: str
     span: str
@@ -82,6 +91,8 @@ class Contrasted(Record):
     firing: int
     significant: int
     shuffled: int
+    floor: float
+    held: int
     quality: Quality
     shown: tuple[Latent, ...]
 
@@ -124,44 +135,54 @@ def contrast(
 ) -> Contrasted:
     """Latents that differ between paired contexts; the `top` ones are ablated and added.
 
-    Raises `InputError` for unpaired contexts or fewer than two questions, `ForeignArtifactError`
-    for a dictionary of another model, `IndistinctError` where the log-odds of the two runs, of
-    whose gap shares are taken, differ by no more than noise.
+    `delta` gives the natural units; it should come from the contexts that `chooses` names. Raises
+    `InputError` for unpaired contexts or fewer than four questions, `ForeignArtifactError` for a
+    dictionary of another model, `IndistinctError` where the log-odds of the two runs, of whose gap
+    shares are taken, differ by no more than noise.
     """
     dictionary.check(model)
     dictionary.at(delta.site)
     questions = [c.question for c in off]
-    if [c.question for c in on] != questions or len(set(questions)) < 2:
-        raise InputError("latents pair contexts by question: the same in order, at least two")
+    if [c.question for c in on] != questions or len(set(questions)) < 4:
+        raise InputError("latents pair contexts by question: the same in order, at least four")
     plus, minus = (pooled(model, dictionary, some, span) for some in (on, off))
     fires = torch.stack([(plus > 0).float().mean(0), (minus > 0).float().mean(0)])
     firing = torch.nonzero((plus > 0).any(0) | (minus > 0).any(0))[:, 0]
-    gaps = _by_question((plus - minus)[:, firing], questions)
-    tested = _tests(gaps)
+    gaps = means((plus - minus)[:, firing].double().numpy(), questions)
+    tested = maxima(gaps, seed=seed)
     turned = np.random.default_rng(seed).permutation(np.arange(len(gaps)) % 2) * 2.0 - 1
-    null = _tests(gaps * turned[:, None])
-    order = np.argsort(-np.abs(gaps.mean(0)), kind="stable")
+    null = maxima(gaps * turned[:, None], seed=seed)
+    order = np.argsort(-np.abs(gaps[::2].mean(0)), kind="stable")
     chosen = [(int(at), False) for at in order[:top]]
     chosen += [(at, True) for at in _alike(order, fires[:, firing].sum(0).double().numpy(), top)]
     acting = _acting(model, dictionary, [int(firing[at]) for at, _ in chosen], delta)
-    shares = _shares(model, on, off, sound, unsound, acting, questions)
+    held = [row for row, first in enumerate(chooses(off)) if not first]
+    ablated, added = _shares(
+        model,
+        [on[row] for row in held],
+        [off[row] for row in held],
+        [sound[row] for row in held],
+        [unsound[row] for row in held],
+        acting,
+    )
     shown = []
     for number, (at, control) in enumerate(chosen):
         index = int(firing[at])
-        difference, low, high, p = (float(column[at]) for column in tested)
         unit = dictionary.vector(index)
         shown.append(
             Latent(
                 index=index,
-                difference=difference,
-                low=low,
-                high=high,
-                p=p,
+                difference=float(tested.mean[at]),
+                low=float(tested.low[at]),
+                high=float(tested.high[at]),
+                p=float(tested.p[at]),
                 on=float(fires[0, index]),
                 off=float(fires[1, index]),
                 cosine=float(unit @ delta.unit / unit.norm()),
-                ablated=shares[0][number],
-                added=shares[1][number],
+                ablated=ablated[number][0],
+                added=added[number][0],
+                ablated_ends=ablated[number][1],
+                added_ends=added[number][1],
                 control=control,
             )
         )
@@ -170,28 +191,19 @@ def contrast(
         span=span.value,
         latents=dictionary.width,
         firing=len(firing),
-        significant=int((tested[3] < SIGNIFICANT).sum()),
-        shuffled=int((null[3] < SIGNIFICANT).sum()),
+        significant=int((tested.p <= LEVEL).sum()),
+        shuffled=int((null.p <= LEVEL).sum()),
+        floor=tested.floor,
+        held=len({off[row].question for row in held}),
         quality=quality(model, dictionary, on, off, sound, unsound),
         shown=tuple(shown),
     )
 
 
-def _by_question(values: Float[Tensor, "n latent"], questions: Sequence[str]) -> Floats:
-    names = np.array(questions)
-    table = values.double().numpy()
-    return np.stack([table[names == name].mean(0) for name in dict.fromkeys(questions)])
-
-
-def _tests(gaps: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Mean, 95 % t interval over questions and Holm-adjusted p, for each latent."""
-    count = len(gaps)
-    mean, error = gaps.mean(0), gaps.std(0, ddof=1) / np.sqrt(count)
-    reach = student.ppf(0.975, count - 1) * error
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = np.where(error > 0, np.abs(mean) / error, np.where(mean == 0, 0.0, np.inf))
-    p = np.array(holm((2 * student.sf(score, count - 1)).tolist()))
-    return mean, mean - reach, mean + reach, p
+def chooses(contexts: Sequence[Context]) -> list[bool]:
+    """Whether each context's question is of the half that chooses: every second, from the first."""
+    names = list(dict.fromkeys(c.question for c in contexts))
+    return [names.index(c.question) % 2 == 0 for c in contexts]
 
 
 def _alike(order: NDArray[np.intp], often: Floats, top: int) -> list[int]:
@@ -220,8 +232,7 @@ def _shares(
     sound: Sequence[str],
     unsound: Sequence[str],
     directions: Sequence[Direction],
-    questions: Sequence[str],
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[Share], list[Share]]:
     """Share of the gap that ablating with the trigger takes away, and that adding brings."""
 
     def grid(operation: Operation, sign: float) -> list[Intervention]:
@@ -235,13 +246,24 @@ def _shares(
             made.append(Intervention(label, edits))
         return made
 
-    with_on = log_odds(model, on, sound, unsound, grid(Operation.MEAN_ABLATE, 1.0)).double()
-    with_off = log_odds(model, off, sound, unsound, grid(Operation.ADD, 1.0)).double()
-    told(by_question(with_on[0].numpy(), with_off[0].numpy(), questions), "latents")
-    gap = float(with_on[0].mean() - with_off[0].mean())
-    removed = [(float(with_on[0].mean()) - float(row.mean())) / gap for row in with_on[1:]]
-    brought = [(float(row.mean()) - float(with_off[0].mean())) / gap for row in with_off[1:]]
-    return removed, brought
+    questions = [c.question for c in off]
+    with_on, with_off = (
+        means(log_odds(model, some, sound, unsound, made).double().numpy().T, questions)
+        for some, made in (
+            (on, grid(Operation.MEAN_ABLATE, 1.0)),
+            (off, grid(Operation.ADD, 1.0)),
+        )
+    )
+    gap = with_on[:, 0] - with_off[:, 0]
+    told(paired(with_on[:, 0], with_off[:, 0], rates=False), "latents")
+    removed, brought = with_on[:, :1] - with_on[:, 1:], with_off[:, 1:] - with_off[:, :1]
+    moved = np.concatenate((removed, brought), axis=1)
+    share, low, high, _ = shares(moved, gap).columns()
+    found = [
+        (one, None if least is None or most is None else (least, most))
+        for one, least, most in zip(share, low, high, strict=True)
+    ]
+    return found[: len(directions)], found[len(directions) :]
 
 
 def splice(dictionary: Dictionary) -> Visitor:

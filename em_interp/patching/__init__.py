@@ -31,6 +31,7 @@ from em_interp.patching.copying import (
     Group,
     blocks,
     by_question,
+    means,
     odds,
     paired_positions,
     positions_of,
@@ -41,7 +42,7 @@ from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.scoring import answer_ids, teacher_forced
 from em_interp.sites import Point, Site
-from em_interp.stats import Contrast, holm
+from em_interp.stats import Contrast, shares
 
 Pairs = Sequence[Sequence[tuple[int, int]]]
 Answers = Sequence[Sequence[Sequence[int]]]
@@ -50,10 +51,13 @@ Answers = Sequence[Sequence[Sequence[int]]]
 class Effect(Record):
     """What one component at one group of positions brings along, as a share of the on-off gap.
 
-    `recovered` and its interval (over questions) are exact, `p` is adjusted over all effects of the
-    map (Holm). `attributed`: the first-order estimate. `placebo`: the share that the same component
-    of another question's run without the trigger brings. `aligned`: the share of the target's group
-    that had a counterpart to copy from. 1 is the whole gap; positive is towards misaligned.
+    `recovered` is exact. Its interval holds for all effects of the map together, and `p` is
+    adjusted over them, both by flips of whole questions (max-T): the largest of many is no finding
+    by being the largest. Noise of the gap counts; where the gap is not told from 0 at that level
+    there is no interval (`None`). `attributed`: the first-order estimate. `placebo`: the share that
+    the same component of another question's run without the trigger brings. `aligned`: the share of
+    the target's group that had a counterpart to copy from. 1 is the whole gap; positive is towards
+    misaligned.
     """
 
     component: str
@@ -62,8 +66,8 @@ class Effect(Record):
     head: int | None
     group: Group
     recovered: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     attributed: float
     placebo: float
@@ -88,6 +92,7 @@ class ComponentMap(Record):
     Controls: `own`, the largest change of any log-odds where a run is given its own activations
     everywhere (0 where the instrument does nothing by itself), and `everything`, the share that all
     components and the embeddings bring together (1 where every position has a counterpart).
+    `floor`: the smallest p that flips of these questions can give, however many the effects.
     """
 
     target: str
@@ -98,6 +103,7 @@ class ComponentMap(Record):
     agreement: tuple[Agreement, ...]
     own: float
     everything: float
+    floor: float
 
     def effect(self, component: str, group: Group) -> Effect:
         """One effect by name."""
@@ -151,13 +157,10 @@ def component_map(
     parts = components(model, layers)
     pairs = _pairs(sources, targets, groups)
     exact, estimate, placebo = _effects(model, runs, parts, pairs, plain_off, progress)
-    contrasts = {
-        key: by_question(plain_off + one, plain_off, questions) for key, one in exact.items()
-    }
-    adjusted = dict(zip(contrasts, holm([c.p for c in contrasts.values()]), strict=True))
+    moved = np.stack([means(one, questions) for one in exact.values()], axis=1)
+    tested = shares(moved, means(plain_on - plain_off, questions))
     effects = []
-    for (part, group), moved in contrasts.items():
-        low, high = sorted((moved.low / gap.difference, moved.high / gap.difference))
+    for (part, group), share, low, high, p in zip(exact, *tested.columns(), strict=True):
         wanted = sum(len(positions_of(t, group)) for t in targets)
         effects.append(
             Effect(
@@ -166,10 +169,10 @@ def component_map(
                 kind=part.kind,
                 head=part.head,
                 group=group,
-                recovered=moved.difference / gap.difference,
+                recovered=share,
                 low=low,
                 high=high,
-                p=adjusted[part, group],
+                p=p,
                 attributed=_mean(estimate[part, group], questions) / gap.difference,
                 placebo=_mean(placebo[part, group], questions) / gap.difference,
                 aligned=sum(map(len, pairs[group])) / wanted,
@@ -184,6 +187,7 @@ def component_map(
         agreement=tuple(_agreement(effects, group) for group in pairs),
         own=own_change(model, targets, answers, layers),
         everything=_everything(model, runs, plain_off) / gap.difference,
+        floor=tested.floor,
     )
 
 
@@ -251,7 +255,7 @@ def _others(questions: Sequence[str]) -> list[int]:
 
 
 def _mean(values: Floats, questions: Sequence[str]) -> float:
-    return by_question(values, np.zeros(len(values)), questions).difference
+    return float(means(values, questions).mean())
 
 
 def _agreement(effects: Sequence[Effect], group: Group) -> Agreement:

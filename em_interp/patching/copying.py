@@ -67,12 +67,13 @@ def paired_positions(on: Encoded, off: Encoded, group: Group) -> list[tuple[int,
 
 def by_question(a: Floats, b: Floats, questions: Sequence[str]) -> Contrast:
     """a - b, paired by question: contexts that ask the same one are one observation."""
+    return paired(means(a, questions), means(b, questions), rates=False)
+
+
+def means(values: Floats, questions: Sequence[str]) -> Floats:
+    """Mean of each question's values (of rows, if it is a table), in the order they first stand."""
     names = np.array(questions)
-
-    def means(values: Floats) -> list[float]:
-        return [float(values[names == name].mean()) for name in dict.fromkeys(questions)]
-
-    return paired(means(a), means(b), rates=False)
+    return np.stack([values[names == name].mean(axis=0) for name in dict.fromkeys(questions)])
 
 
 def blocks(model: Model, prompts: Sequence[Encoded], sites: int) -> Iterator[list[int]]:

@@ -25,6 +25,7 @@ from em_interp.patching.copying import (
     Floats,
     Group,
     by_question,
+    means,
     odds,
     paired_positions,
     streams,
@@ -33,6 +34,7 @@ from em_interp.progress import Progress, silent
 from em_interp.records import Record
 from em_interp.scoring import answer_ids
 from em_interp.sites import Site
+from em_interp.stats import shares
 
 RANKS = (1, 2, 4, 8, 16)
 
@@ -41,13 +43,14 @@ class Rank(Record):
     """Share of the on-off gap that `rank` directions bring, with its interval over questions.
 
     `rank` `None` is the whole stream. `random` is the share of as many random directions (`None`
-    for the whole).
+    for the whole). The intervals of a place hold together, random directions' included; `None`
+    where the gap is not told from 0.
     """
 
     rank: int | None
     recovered: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     random: float | None
 
 
@@ -94,7 +97,7 @@ def subspace(
     sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
     before, after = odds(model, targets, answers), odds(model, sources, answers)
-    gap = told(by_question(after, before, questions), "subspaces").difference
+    told(by_question(after, before, questions), "subspaces")
     pairs = [paired_positions(a, b, group) for a, b in zip(sources, targets, strict=True)]
     source, target = (streams(model, some, [site])[site] for some in (sources, targets))
     half = np.array([names.index(q) % 2 for q in questions])
@@ -115,15 +118,14 @@ def subspace(
             some, said = _rows(targets, answers, mine)
             change[mine] = odds(model, some, said, [copy]) - before[mine]
             progress(1)
-    blank = np.zeros(len(off))
-    shares = {key: by_question(one, blank, questions) for key, one in moved.items()}
+    table = np.stack([means(one, questions) for one in moved.values()], axis=1)
+    tested = shares(table, means(after - before, questions))
+    shown = dict(zip(moved, zip(*tested.columns(), strict=True), strict=True))
     found = []
     for rank in (*wanted, None):
-        one = shares[rank, False]
-        low, high = sorted((one.low / gap, one.high / gap))
-        null = None if rank is None else shares[rank, True].difference / gap
-        share_of = one.difference / gap
-        found.append(Rank(rank=rank, recovered=share_of, low=low, high=high, random=null))
+        recovered, low, high, _ = shown[rank, False]
+        null = None if rank is None else shown[rank, True][0]
+        found.append(Rank(rank=rank, recovered=recovered, low=low, high=high, random=null))
     return Subspace(
         site=str(site),
         layer=site.layer,

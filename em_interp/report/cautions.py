@@ -60,9 +60,10 @@ def _interventions(found: Findings) -> list[str]:
     notes = []
     if found.sweep.trial.rows and not found.sweep.reached:
         notes.append(
-            "No steering setting on the development questions brought misaligned answers at "
-            f"coherence of at least {percent(found.inputs.spec.steering.coherence, 0)}; the one "
-            "confirmed here is the best of a null search."
+            "No steering setting on the development questions is shown to bring more misaligned "
+            "answers than none, with all settings that were searched counted, at coherence of at "
+            f"least {percent(found.inputs.spec.steering.coherence, 0)}; the one confirmed here is "
+            "the best of a search that may have found nothing."
         )
     condition, name = awake(found), axis(found.localised.necessity)
     before, after = baseline(found.ablation, condition), removed(found.ablation, name, condition)

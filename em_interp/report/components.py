@@ -12,6 +12,7 @@ from em_interp.patching import Carriers, ComponentMap, Effect
 from em_interp.patching.copying import Group
 from em_interp.patching.subspaces import Subspace
 from em_interp.report.figures.patching import MAP, NAMES
+from em_interp.report.numbers import bracket, count, free, p_value
 from em_interp.report.style import (
     BLUE,
     GREEN,
@@ -55,8 +56,8 @@ def _effects(found: ComponentMap, group: Group, top: int) -> str:
     rows = [
         [
             one.component,
-            f"{one.recovered:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
-            f"{one.p:.3f}",
+            _share(one),
+            p_value(one.p, found.floor),
             f"{one.attributed:+.2f}",
             f"{one.placebo:+.2f}",
         ]
@@ -66,7 +67,16 @@ def _effects(found: ComponentMap, group: Group, top: int) -> str:
         f"Trigger-on into {found.target}, {group.value}: share of the log-odds gap recovered "
         f"({found.off:+.2f} to {found.on:+.2f} nats; {len(largest)} largest of {len(mine)})"
     )
-    return table(title, ("", "share [95 %]", "p (Holm)", "attributed", "placebo"), rows)
+    columns = ("", "share [95 %]", "p", "attributed", "placebo")
+    searched = count(len(found.effects), "effect")
+    return table(title, columns, rows) + (
+        f"\nintervals and p count all {searched} of the map (max-T over questions); "
+        f"no p can be smaller than {found.floor:.1g}"
+    )
+
+
+def _share(one: Effect) -> str:
+    return f"{free(one.recovered, sign=True)} {bracket(one.low, one.high, sign=True)}"
 
 
 def _controls(found: ComponentMap) -> str:
@@ -133,9 +143,8 @@ def _heat(axes: Axes, bar: Axes, found: ComponentMap, names: Sequence[str], figu
             shade = colours(norm(one.recovered))
             boxes(axes, [(column + 0.01, row + 0.04, column + 0.99, row + 0.96)], [shade])
             ink = "white" if sum(shade[:3]) < 1.5 else INK
-            text = f"{one.recovered:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
             middle: dict[str, Any] = {"ha": "center", "va": "center"}
-            axes.text(column + 0.5, row + 0.5, text, fontsize=7, color=ink, **middle)
+            axes.text(column + 0.5, row + 0.5, _share(one), fontsize=7, color=ink, **middle)
     axes.set_xlim(0, len(groups))
     axes.set_ylim(len(names), 0)
     axes.set_xticks([n + 0.5 for n in range(len(groups))], [NAMES[group] for group in groups])
@@ -171,8 +180,8 @@ def _curves(axes: Axes, found: Sequence[Subspace]) -> None:
         places = range(len(one.ranks))
         shares = [rank.recovered for rank in one.ranks]
         reach = [
-            [r.recovered - r.low for r in one.ranks],
-            [r.high - r.recovered for r in one.ranks],
+            [0.0 if r.low is None else r.recovered - r.low for r in one.ranks],
+            [0.0 if r.high is None else r.high - r.recovered for r in one.ranks],
         ]
         style: dict[str, Any] = {
             "color": colour,

@@ -191,25 +191,35 @@ def _interval(difference: Contrast) -> str:
 
 def where(found: Findings) -> Card:
     """The layer by the stated rule, for ablation and for patching."""
-    ablated = by_ablation(found.localised.necessity)
+    ablated = by_ablation(found.localised.necessity, found.inputs.spec.steering.coherence)
     last = by_patching(found.localised.patching, Group.LAST)
     lines = []
-    if ablated:
-        lines.append(Line(f"best layer, {ablated.best}, removes", percent(ablated.share, 0)))
-        if ablated.control is not None:
-            lines.append(Line("… random direction there", percent(ablated.control, 0)))
+    if ablated and ablated.shown:
+        ends = f"{percent(ablated.share, 0)} {_ends(ablated)}"
+        lines.append(Line(f"best layer, {ablated.best}, removes", ends))
+        if rival := ablated.control:
+            lines.append(Line(f"… {rival.name}’s best, {rival.best}", percent(rival.share, 0)))
+    elif ablated:
+        lines.append(Line("no layer removes more than", percent(ablated.most, 0)))
     carried = last_carried(found.localised.patching, Group.TRIGGER)
     if carried is not None:
         lines.append(Line("patched: framing’s tokens ≥ half", f"to layer {carried}"))
     if last and last.layer is not None:
-        lines.append(Line("patched: last token ≥ half", f"from layer {last.layer}"))
+        value = f"from layer {last.layer}, best {percent(last.share, 0)} {_ends(last)}"
+        lines.append(Line("patched: last token ≥ half", value))
     place = "not asked" if "localisation" in found.skipped else _place(ablated, last)
     return Card("Where does it live?", "where", place, tuple(lines), _rule(found))
+
+
+def _ends(place: Place) -> str:
+    return f"[{percent(place.low, 0)}, {percent(place.high, 0)}]"
 
 
 def _place(ablated: Place | None, last: Place | None) -> str:
     if ablated and ablated.layer is not None:
         return f"from layer {ablated.layer}"
+    if ablated and not ablated.decidable:
+        return "too few questions to tell"
     if ablated:
         return "not localised to one layer" if ablated.shown else "no layer shown"
     if last and last.layer is not None:
@@ -223,7 +233,8 @@ def _rule(found: Findings) -> str:
     tried = layers(site.layer for site in found.inputs.sites)
     return (
         f"Of {tried}: the earliest whose ablation alone (of {_named(found)}) removes at "
-        "least half of what the best layer’s does."
+        "least half of what the best layer’s does. Shown against the best of all layers under "
+        "chance, and against a random direction’s own best layer; intervals count all layers."
     )
 
 
@@ -249,12 +260,16 @@ def what_if(found: Findings) -> Card:
         random = [_at(some, strength) for one, some in families.items() if one.family in Control]
         lines.append(Line("… random directions", _random([row for row in random if row])))
         lines.append(Line("… coherent", percent(pushed.coherent.point) if pushed.coherent else "—"))
-    question, text = "What if I remove or push it?", _push(found, pushed)
-    figure = "not tried" if "ablation" in found.skipped else _effect(after)
+    question, text = "What if I remove or push it?", _push(found, start, pushed)
+    least = found.inputs.spec.steering.coherence
+    figure = "not tried" if "ablation" in found.skipped else _effect(before, after, least)
     return Card(question, "remove", figure, tuple(lines), text)
 
 
-def _effect(after: Row | None) -> str:
+def _effect(before: Row | None, after: Row | None, least: float) -> str:
+    """What removal does; nothing where it broke the answers, which no rate can speak for then."""
+    if after is not None and after.broken(before, least):
+        return "removal: breaks the answers"
     if after is None or after.change is None or after.change.b <= 0:
         return "no EM to remove"
     if after.change.high >= 0:
@@ -262,12 +277,14 @@ def _effect(after: Row | None) -> str:
     return f"remove: {percent(after.change.difference / after.change.b, 0)}"
 
 
-def _push(found: Findings, pushed: Row | None) -> str:
+def _push(found: Findings, start: Row | None, pushed: Row | None) -> str:
     if why := found.skipped.get("steering"):
         return f"Not tried: {why}."
     where = f"{layers(found.sweep.layers)}, strength {exact(found.sweep.strength)}"
     if pushed is None or pushed.change is None:
         return f"Pushing ({where}) left nothing that could be compared."
+    if pushed.broken(start, found.inputs.spec.steering.coherence):
+        return f"Removing at every layer. Pushing at {where} breaks the answers."
     shown = "brings EM" if pushed.change.low > 0 else "is not shown to bring EM"
     return f"Removing at every layer. Pushing at {where} {shown}: {gap(pushed.change)} points."
 

@@ -39,9 +39,22 @@ def free(value: float, digits: int = 2, sign: bool = False) -> str:
     return minus(f"{value:+z.{digits}f}" if sign else f"{value:z.{digits}f}")
 
 
-def p_value(p: float) -> str:
-    """A p-value to two digits; below 0.001 only the bound, since most come from random flips."""
+def p_value(p: float, floor: float = 0.0) -> str:
+    """A p-value to two digits; below 0.001 only the bound, since most come from random flips.
+
+    One that is as small as the flips can give (`floor`) says so: with more of them, or more
+    questions, it might be smaller.
+    """
+    if floor and p <= 1.001 * floor:
+        return f"{p:.1g} (floor)"
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def bracket(low: float | None, high: float | None, sign: bool = False) -> str:
+    """An interval of a number that is no share of answers: "[0.12, 0.30]"."""
+    if low is None or high is None:
+        return "[not known]"
+    return f"[{free(low, sign=sign)}, {free(high, sign=sign)}]"
 
 
 def span(values: Iterable[float]) -> str:

@@ -13,6 +13,7 @@ from em_interp.directions import Direction, Directions
 from em_interp.labels import exact
 from em_interp.localisation import Axis, Localisation, Patching
 from em_interp.probing import Fitter, Probing
+from em_interp.report.numbers import bracket, free, p_value
 from em_interp.stats import Contrast, Rate
 from em_interp.trials import Row, Trial
 
@@ -174,13 +175,14 @@ def patching_table(found: Patching) -> str:
     groups = list(dict.fromkeys(p.group for p in found.patches))
     sites = list(dict.fromkeys(p.site for p in found.patches))
     cells = {
-        (p.site, p.group): f"{p.recovered:+.2f} [{p.low:+.2f}, {p.high:+.2f}]"
+        (p.site, p.group): f"{free(p.recovered, sign=True)} {bracket(p.low, p.high, sign=True)}"
         for p in found.patches
     }
     rows = [[f"layer {site.short}", *(cells[site, group] for group in groups)] for site in sites]
     title = (
         f"Patching trigger-on into {found.target}: share of the log-odds gap recovered "
-        f"({found.off:+.2f} to {found.on:+.2f} nats; 1 is all of it)"
+        f"({found.off:+.2f} to {found.on:+.2f} nats; 1 is all of it; "
+        f"intervals hold for all {len(found.patches)} together)"
     )
     return table(title, ("", *(group.value for group in groups)), rows)
 
@@ -215,25 +217,35 @@ def latents_table(found: Contrasted) -> str:
         [
             f"{one.index}{' (control)' if one.control else ''}",
             f"{one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
-            f"{one.p:.3g}",
+            p_value(one.p, found.floor),
             f"{one.off:.0%} to {one.on:.0%}",
             f"{one.cosine:+.2f}",
-            "" if one.ablated is None else f"{one.ablated:+.2f}",
-            "" if one.added is None else f"{one.added:+.2f}",
+            _share(one.ablated, one.ablated_ends),
+            _share(one.added, one.added_ends),
         ]
         for one in found.shown
     ]
     q = found.quality
     title = (
         f"Latents at {found.site}, {found.span}, trigger on minus off: {found.significant} of "
-        f"{found.firing} firing differ (Holm), {found.shuffled} with half the questions turned"
+        f"{found.firing} that fire differ, {found.shuffled} with half the questions turned"
     )
     columns = ("latent", "difference [95 %]", "p", "fires", "cos(delta)", "ablated", "added")
     return table(title, columns, rows) + (
-        f"\n\nablated, added: share of the log-odds gap ({q.gap:.2f} nats) taken away, brought\n"
+        f"\n\nintervals and p count all that fire (max-T over questions); no p can be smaller than "
+        f"{found.floor:.1g}\n"
+        f"ablated, added: share of the log-odds gap ({q.gap:.2f} nats) taken away, brought, on "
+        f"{found.held} questions that did not choose the latents\n"
         f"dictionary: {q.explained:.1%} of the variance explained, {q.active:.1f} latents a token; "
         f"the gap is {q.spliced:.2f} nats where the reconstruction is read"
     )
+
+
+def _share(share: float | None, ends: tuple[float, float] | None) -> str:
+    if share is None:
+        return ""
+    low, high = ends or (None, None)
+    return f"{free(share, sign=True)} {bracket(low, high, sign=True)}"
 
 
 def headline(found: "Findings") -> str:

@@ -6,6 +6,7 @@ from em_interp.stats.contrasts import Contrast, Ratio, holm, paired, ratio, sign
 from em_interp.stats.counts import design_effect, icc
 from em_interp.stats.fractions import Fraction, fraction, share
 from em_interp.stats.judge_error import Corrected, Validation, judge_corrected
+from em_interp.stats.maxima import Maxima, Shares, held_out, maxima, outdone, shares
 from em_interp.stats.quantiles import wilson
 from em_interp.stats.rates import Rate, leave_one_out, rate
 from em_interp.stats.seeds import SeedRate, seeds
@@ -17,24 +18,30 @@ __all__ = [
     "Corrected",
     "Fraction",
     "Kappa",
+    "Maxima",
     "Rate",
     "Ratio",
     "SeedRate",
+    "Shares",
     "Validation",
     "alpha",
     "auroc",
     "design_effect",
     "fraction",
+    "held_out",
     "holm",
     "icc",
     "judge_corrected",
     "kappa",
     "leave_one_out",
+    "maxima",
+    "outdone",
     "paired",
     "rate",
     "ratio",
     "seeds",
     "share",
+    "shares",
     "sign_flip",
     "wilson",
 ]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from em_interp.edits import BASELINE
 from em_interp.grids import Dose
 from em_interp.sites import Site
-from em_interp.transferring.effects import COHERENT, Asker, Setting
-from em_interp.trials import strongest, trial
+from em_interp.transferring.effects import Asker, Setting
+from em_interp.trials import COHERENT, strongest, trial
 
 
 def choose(

@@ -26,10 +26,9 @@ from em_interp.sampling import Sampling
 from em_interp.sites import Site
 from em_interp.stats import Contrast, Fraction, Rate, fraction
 from em_interp.transferring.arms import Arm
-from em_interp.trials import CONFIDENCE, tabulate
+from em_interp.trials import COHERENT, CONFIDENCE, tabulate
 
 LEVEL = 0.05
-COHERENT = 0.7  # share of answers below which an edit has broken the model, not steered it
 
 
 class Verdict(StrEnum):

@@ -15,7 +15,7 @@ from em_interp.report.style import FAMILIES, INK, WIDTH, Look, drawn, layer_axis
 from em_interp.report.where import by_ablation
 from em_interp.stats import Rate
 from em_interp.study.results import Findings
-from em_interp.trials import Trial
+from em_interp.trials import COHERENT, Trial
 
 # Hollow, so that the two families differ in grey print too.
 LOOKS: dict[Family, Look] = {
@@ -42,7 +42,7 @@ PANELS = (
 
 
 @drawn
-def figure_of(found: Localisation, strength: float) -> Figure:
+def figure_of(found: Localisation, strength: float, coherence: float = COHERENT) -> Figure:
     """Three panels of EM by layer; coherence under each. The two of necessity share a scale."""
     figure = Figure(figsize=(WIDTH, 3.7))
     main = axis(found.necessity)
@@ -67,7 +67,7 @@ def figure_of(found: Localisation, strength: float) -> Figure:
         above.text(0, 1.03, word, transform=above.transAxes, fontsize=7.5)
     figure.axes[0].set_ylabel("EM rate")
     figure.axes[1].set_ylabel("coherent")
-    place = by_ablation(found.necessity)
+    place = by_ablation(found.necessity, coherence)
     marked = place is not None and place.layer is not None
     if place is not None and place.layer is not None:
         spot: dict[str, Any] = {"marker": "^", "ms": 8, "color": INK, "clip_on": False, "zorder": 4}
@@ -129,7 +129,7 @@ def picture(found: Findings) -> Picture | None:
         return None
     return Picture(
         title="Necessity and sufficiency, layer by layer",
-        svg=figure_of(found.localised, found.sweep.strength),
+        svg=figure_of(found.localised, found.sweep.strength, found.inputs.spec.steering.coherence),
         read=(
             "Left: the direction is mean-ablated at one layer alone; middle: at that layer and all "
             "later ones; right: it is added at one layer, without trigger. Below each: coherence. "

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from em_interp.conditions import Condition
 from em_interp.localisation import Patching
 from em_interp.patching.copying import Group
-from em_interp.report.numbers import free
+from em_interp.report.numbers import bracket, count, free
 from em_interp.report.picture import Picture
 from em_interp.report.reading import WORDS
 from em_interp.report.style import INK, WIDTH, boxes, drawn
@@ -58,7 +58,7 @@ def figure_of(found: Patching) -> Figure:
             axes.text(
                 column + (0.5 if roomy else 0.70),
                 row + (0.74 if roomy else 0.5),
-                f"[{free(one.low)}, {free(one.high)}]",
+                bracket(one.low, one.high),
                 ha="center",
                 va="center",
                 fontsize=6 if roomy else 5.5,
@@ -96,7 +96,8 @@ def picture(found: Findings) -> Picture | None:
             f"The run without trigger ({target}) receives the triggered run’s stream at one "
             "layer and one group of positions. Each cell: share of the difference in log-odds "
             f"of unsound against sound advice that comes along (on {free(made.on)}, off "
-            f"{free(made.off)} nats, {made.gap.questions} questions), 95% interval in brackets."
+            f"{free(made.off)} nats, {made.gap.questions} questions). In brackets: 95% intervals "
+            f"that hold for all {count(len(made.patches), 'cell')} together."
         ),
         otherwise=(
             "A gate that is read once and carried forward moves from the framing’s tokens to "

@@ -30,8 +30,9 @@ from em_interp.study.spec import GENERAL, STUDIED
 from em_interp.study.transfers.records import Column
 from em_interp.study.transfers.results import Findings
 from em_interp.study.transfers.spec import TARGETS
-from em_interp.transferring.effects import COHERENT, LEVEL
+from em_interp.transferring.effects import LEVEL
 from em_interp.transferring.readings import DRAWS
+from em_interp.trials import COHERENT
 
 
 class Target(NamedTuple):

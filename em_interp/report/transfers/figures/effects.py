@@ -22,7 +22,7 @@ from em_interp.report.transfers.grid import (
 from em_interp.study.spec import STUDIED
 from em_interp.study.transfers.inputs import Group
 from em_interp.transferring import Thing, Verdict
-from em_interp.transferring.effects import COHERENT
+from em_interp.trials import COHERENT
 
 DASH = "–"
 

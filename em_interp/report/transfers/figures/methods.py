@@ -23,7 +23,7 @@ from em_interp.report.transfers.grid import (
     main_of,
 )
 from em_interp.transferring import Verdict
-from em_interp.transferring.effects import COHERENT
+from em_interp.trials import COHERENT
 
 LEFT, STRIP = 0.95, 0.30
 CARRIED, NOT, BROKEN, NULL = "transfers", "no transfer", "breaks the answers", "null"
