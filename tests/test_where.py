@@ -6,9 +6,11 @@ import pytest
 from em_interp.conditions import Condition
 from em_interp.edits import Intervention
 from em_interp.grids import Dose
+from em_interp.labels import Control, Extent, Label, Operation, Thing
 from em_interp.localisation import Patch, Patching
 from em_interp.patching.copying import Group
 from em_interp.report.where import by_ablation, by_patching, last_carried, place
+from em_interp.sites import Site
 from em_interp.stats import paired, rate, shares
 from em_interp.trials import Row, Trial, strongest
 
@@ -92,12 +94,11 @@ def test_what_a_control_does_as_well_is_no_place():
 # --- records ------------------------------------------------------------------------------------
 
 
-def row(name, rates, *, coherent=0.9, control=False, condition=TRIGGER):
+def row(label, rates, *, coherent=0.9, condition=TRIGGER):
     counts = [round(20 * one) for one in rates]
     return Row(
-        intervention=name,
+        label=label,
         condition=condition,
-        control=control,
         em=rate(counts, [20] * len(rates)),
         coherent=rate([round(50 * coherent)] * len(rates), [50] * len(rates)),
         scored=20 * len(rates),
@@ -109,11 +110,13 @@ def row(name, rates, *, coherent=0.9, control=False, condition=TRIGGER):
 
 def necessity(**broken):
     rng = np.random.default_rng(10)
-    rows = [row("", rng.uniform(0.3, 0.7, 24))]
+    rows = [row(Label(), rng.uniform(0.3, 0.7, 24))]
     for layer, left in enumerate((0.5, 0.45, 0.05, 0.0)):
         coherent = 0.1 if layer == broken.get("layer") else 0.9
-        rows.append(row(f"delta at {layer}", rng.uniform(0.8, 1, 24) * left, coherent=coherent))
-        rows.append(row(f"random at {layer}", rng.uniform(0.3, 0.7, 24), control=True))
+        here = {"operation": Operation.MEAN_ABLATE, "extent": Extent.AT, "sites": (Site(layer),)}
+        delta, random = Label(thing=Thing.DELTA, **here), Label(control=Control.RANDOM, **here)
+        rows.append(row(delta, rng.uniform(0.8, 1, 24) * left, coherent=coherent))
+        rows.append(row(random, rng.uniform(0.3, 0.7, 24)))
     return Trial(organism="o", rows=tuple(rows), manipulations=())
 
 
@@ -178,12 +181,12 @@ def test_a_patch_that_carries_is_named_with_its_interval():
 
 def sweep(baseline, doses, coherent=0.9):
     """A search over doses: rates by question of the untouched answers and of each dose's."""
-    rows = [row("", baseline, condition=NONE)]
+    rows = [row(Label(), baseline, condition=NONE)]
     grid = []
     for number, rates in enumerate(doses):
-        one = Intervention(f"layer {number}, 1", (), control=False)
-        grid.append(Dose(one, (), float(number)))
-        rows.append(row(one.name, rates, coherent=coherent, condition=NONE))
+        label = Label(operation=Operation.ADD, strength=float(number), extent=Extent.AT)
+        grid.append(Dose(Intervention(label, ()), (), float(number)))
+        rows.append(row(label, rates, coherent=coherent, condition=NONE))
     return strongest(Trial(organism="o", rows=tuple(rows), manipulations=()), grid, NONE, 0.7)
 
 
