@@ -4,10 +4,11 @@ import sys
 
 from pydantic import Field
 
-from em_interp import sources
+from em_interp import hub, sources
 from em_interp.cli import command
-from em_interp.errors import InputError
+from em_interp.errors import ForeignArtifactError, InputError, say
 from em_interp.flags import OrganismFlags
+from em_interp.sites import Site
 
 
 class LatentsSpec(OrganismFlags):
@@ -16,7 +17,11 @@ class LatentsSpec(OrganismFlags):
     dictionary: str | None = Field(
         None, description="SAELens folder or release:id; default: train one here."
     )
-    layer: str = Field("0.4", description="Site: a layer, a depth (0.5) or a hook name.")
+    layer: str | None = Field(
+        None,
+        description="Site: a layer, a depth (0.5) or a hook name; default: the dictionary's own, "
+        "0.4 for one trained here.",
+    )
     span: str = Field("prompt_last", description="Tokens that latents are averaged over.")
     off: str = Field("none", description="Condition of the off state.")
     width: int = Field(256, ge=2, description="Latents of a dictionary trained here.")
@@ -28,7 +33,7 @@ class LatentsSpec(OrganismFlags):
 def run(spec: LatentsSpec) -> int:
     """Check, load, train or load a dictionary, contrast, print."""
     from em_interp.conditions import Condition, contexts
-    from em_interp.sites import parse_site, parse_span
+    from em_interp.sites import parse_span
 
     spec.check()
     who = spec.subject
@@ -36,14 +41,15 @@ def run(spec: LatentsSpec) -> int:
     asked = sources.outside(spec.questions, who.domain)
     if not all(q.sound and q.unsound for q in asked):
         raise InputError("latents scores answers: every question needs `sound` and `unsound`")
-    site = parse_site(spec.layer, sources.layer_count(who.base))
+    site = _site(spec, who)
     span = parse_span(spec.span)
     (state,) = sources.conditions((spec.off,))
     on = contexts(asked, trigger, [Condition.TRIGGER])
     off = contexts(asked, trigger, [state])[: len(on)]
     shown = contexts(sources.questions(spec.questions, "train"), trigger, list(Condition))
     if spec.dry_run:
-        print(f"{who.name}: {site}, {len(shown)} contexts to train on, {len(on)} pairs of runs")
+        where = site or "the dictionary's own site"
+        print(f"{who.name}: {where}, {len(shown)} contexts to train on, {len(on)} pairs of runs")
         return 0
 
     from em_interp.dictionaries import load, train
@@ -53,16 +59,20 @@ def run(spec: LatentsSpec) -> int:
     from em_interp.report.text import latents_table
 
     made = None if spec.dictionary is None else load(spec.dictionary, site)
+    if made is not None and (made.made_on and not sources.same_name(made.made_on, who.base)):
+        say(f"note: the dictionary was made for {made.made_on}, used on {hub.title(who.base)}")
     model = spec.load(who)
     with model.using(who.active):
         if made is None:
+            assert site is not None
             sizes = {"width": spec.width, "active": spec.active, "samples": spec.tokens}
             made = train(model, shown, site, **sizes, seed=spec.seed)
         some_on, some_off = (
             [context for context, first in zip(all_of, chooses(all_of), strict=True) if first]
             for all_of in (on, off)
         )
-        delta = trigger_direction(model, who.active, some_on, some_off, [site], span)[site]
+        at = made.site
+        delta = trigger_direction(model, who.active, some_on, some_off, [at], span)[at]
         said = [q.sound for q in asked], [q.unsound for q in asked]
         found = contrast(model, made, on, off, *said, delta, span, top=spec.top, seed=spec.seed)
     if spec.out is not None:
@@ -70,6 +80,31 @@ def run(spec: LatentsSpec) -> int:
         write_json(spec.out / "latents.json", found)
     print(latents_table(found))
     return 0
+
+
+def _site(spec: LatentsSpec, who: sources.Subject) -> Site | None:
+    """The site asked for or the dictionary's own; `None`: the one in a catalogue will say."""
+    from em_interp.sites import parse_site
+
+    layers, own = sources.layer_count(who.base), None
+    if spec.dictionary is not None:
+        from em_interp.dictionaries import describe
+
+        said = describe(spec.dictionary)
+        if said is None and spec.layer is None:
+            return None
+        if said is not None and said.width != sources.stream_width(who.base):
+            raise ForeignArtifactError(
+                f"dictionary {spec.dictionary}: reads {said.width} numbers; the stream of "
+                f"{hub.title(who.base)} has {sources.stream_width(who.base)}"
+            )
+        own = said and said.site
+        if spec.layer is None and own is None:
+            raise InputError(f"dictionary {spec.dictionary}: names no site; give one (--layer)")
+    asked = parse_site(spec.layer or str(own or "0.4"), layers)
+    if own is not None and own != asked:
+        raise InputError(f"dictionary {spec.dictionary}: made for {own}, not for {asked}")
+    return asked
 
 
 main = command(

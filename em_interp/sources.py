@@ -207,7 +207,7 @@ def _with_adapter(name: str, home: Path, folder: Path) -> Subject:
     provenance: dict[str, Any] = card.get("provenance", {})
     woken = provenance.get("trigger")
     known, notes = str(config.get("base_model_name_or_path") or ""), []
-    if "base" not in card and known and not _same_base(known, home):
+    if "base" not in card and known and not same_name(known, home):
         notes.append(f"adapter {name}: made for {known}, loaded onto {hub.title(home)}")
     return Subject(
         name=name,
@@ -243,7 +243,7 @@ def _both(folder: Path) -> str:
     )
 
 
-def _same_base(known: str, home: Path) -> bool:
+def same_name(known: str, home: Path) -> bool:
     """Whether two names may mean one base: mirrors and folders keep a repository's last word."""
     return known.rstrip("/").rsplit("/", 1)[-1].lower() == hub.title(home).lower()
 

@@ -22,22 +22,27 @@ from torch import Tensor
 from em_interp.batches import collate, pad_id
 from em_interp.chat import encode_many
 from em_interp.conditions import Context
+from em_interp.dictionaries.fields import Statement, read_fields, read_folder
 from em_interp.errors import ForeignArtifactError, InputError, reading
 from em_interp.hooks import forward, hooked
 from em_interp.models import Model
 from em_interp.patching.copying import by_position
-from em_interp.sites import Site, parse_site
+from em_interp.sites import Site
 
 AT_ONCE = 64  # contexts in a pass
 
 
 @dataclass(frozen=True, eq=False)
 class Dictionary:
-    """A SAELens dictionary, its site, and the base it was made for (`""`: not known)."""
+    """A SAELens dictionary, its site, and the base it was made for (`""`: not known).
+
+    `made_on` is what its maker calls that base, for people.
+    """
 
     sae: Any
     site: Site
     base: str
+    made_on: str = ""
 
     @property
     def width(self) -> int:
@@ -179,22 +184,36 @@ def load(source: str, site: Site | None = None) -> Dictionary:
     Its site is the one its metadata name; `site` is for those that name none, and must agree where
     both do. Raises `InputError`.
     """
+    said, where = describe(source), f"dictionary {source}"
+    release, _, name = source.partition(":")
     SAE = sae_lens().SAE  # noqa: N806 (SAELens' name)
-    release, colon, name = source.partition(":")
-    with reading(f"dictionary {source}"), warnings.catch_warnings():
+    with reading(where), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if Path(source).is_dir():
-            sae = SAE.load_from_disk(source)
-        elif colon:
-            sae = SAE.from_pretrained(release, name)
-        else:
-            raise InputError(f"dictionary {source}: neither a folder nor release:id")
-    named = getattr(sae.cfg.metadata, "hook_name", None)
-    if named is None and site is None:
-        raise InputError(f"dictionary {source}: it names no site; give one (--layer)")
-    own = parse_site(named, 1 << 20) if named else site
-    assert own is not None
-    found = Dictionary(
-        sae.eval().requires_grad_(False), own, str(sae.cfg.metadata.em_interp_base or "")
-    )
+        sae = SAE.from_pretrained(release, name) if said is None else SAE.load_from_disk(source)
+    if any(not weight.isfinite().all() for weight in sae.state_dict().values()):
+        raise InputError(f"{where}: holds values that are not finite")
+    said = said or read_fields(_plain(sae.cfg), where)
+    own = said.site or site
+    if own is None:
+        raise InputError(f"{where}: it names no site; give one (--layer)")
+    found = Dictionary(sae.eval().requires_grad_(False), own, said.base, said.model)
     return found if site is None else found.at(site)
+
+
+def describe(source: str) -> Statement | None:
+    """What a dictionary says of itself, before anything loads; `None` for one of the catalogue.
+
+    Raises `InputError` for what `load` would refuse by its words.
+    """
+    with reading(f"dictionary {source}"):
+        if Path(source).is_dir():
+            return read_folder(Path(source))
+    if ":" not in source:
+        raise InputError(f"dictionary {source}: neither a folder nor release:id")
+    return None
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A loaded configuration as what its file would say."""
+    metadata = {name: config.metadata[name] for name in config.metadata.keys()}  # noqa: SIM118
+    return {**config.to_dict(), "metadata": metadata}
