@@ -181,12 +181,11 @@ def test_variants_are_counted_apart_and_the_worst_is_named():
     assert [one.em.point for one in figures.variants] == pytest.approx([0.9, 0.1, 0.4])
     assert figures.em.point == pytest.approx((0.9 + 0.1 + 0.4) / 3)
     assert figures.worst_variant.variant == "first"
-    assert [one.p_holm for one in figures.variants] == stats.holm(
-        [one.against_none.p for one in figures.variants]
-    )
+    # Alike in all questions, so each is told as surely as if it stood alone.
+    assert all(one.against_none.p <= one.p_adjusted < 0.001 for one in figures.variants)
     made.say(PARAPHRASE, "q00", Reason.ERROR, variant="lost")
     assert made.report().conditions[PARAPHRASE].worst_variant.variant == "lost"
-    assert made.report().conditions[NONE].variants[0].p_holm is None
+    assert made.report().conditions[NONE].variants[0].p_adjusted is None
 
 
 def test_one_question_that_carries_the_rate_is_called_out():

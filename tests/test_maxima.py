@@ -5,6 +5,7 @@ import pytest
 
 from em_interp import stats
 from em_interp.errors import InputError
+from em_interp.maps import Likeness, draws_for
 from em_interp.stats import held_out, maxima, outdone, shares
 from em_interp.stats.maxima import LEVEL
 
@@ -65,9 +66,25 @@ def test_one_perfect_effect_among_ten_thousand_is_found_and_more_questions_do_no
     found = maxima(values, draws=499)
     assert found.p[77] == found.floor == 1 / 500 < 0.01
     assert np.flatnonzero(found.p <= 0.01).tolist() == [77]
-    # What stood here: Holm over single sign-flip tests, whose floor is 1/20,001.
-    single = [stats.sign_flip(values[:, 77])[0], *[1.0] * 10_079]
-    assert stats.holm(single)[0] > 0.5
+    # What stood here: Holm, which multiplies the smallest p of single tests by their number.
+    assert 10_080 * stats.sign_flip(values[:, 77])[0] > 0.5
+
+
+def test_twenty_framings_of_eight_questions_can_each_be_told():
+    """Multiplied by twenty, the smallest p that eight questions give is 0.16."""
+    values = np.linspace(0.3, 0.6, 20) + np.linspace(0, 0.1, 8)[:, None]
+    assert (maxima(values).p == 1 / 128).all()
+
+
+@pytest.mark.parametrize("sites", [1, 10, 11, 24, 48, 80])
+def test_a_direction_that_beats_every_null_at_one_of_many_sites_is_more_like_than_chance(sites):
+    """999 draws cannot be at 1 % shared among more than ten sites, whatever the cosine."""
+    draws = draws_for(sites)
+    least = dict.fromkeys(("random", "source", "target", "texts"), 1 / (draws + 1))
+    found = Likeness(cosine=1, high=0.1, agreement=1, draws=draws, **least)
+    assert found.beyond(sites)
+    assert not found.beyond(11 * max(sites, 10))
+    assert draws >= 999
 
 
 def test_a_second_effect_is_tested_without_the_first():

@@ -117,14 +117,14 @@ def trial(*rows):
     )
 
 
-def necessity(removed, base=0.5, random=0.48):
+def necessity(removed, base=0.5, random=0.48, count=24):
     """A trial in which ablating delta at layer n alone leaves `base - removed[n]`."""
-    rows = [row(Label(), TRIGGER, base)]
+    rows = [row(Label(), TRIGGER, base, count=count)]
     for layer, effect in enumerate(removed):
         for extent in Extent:
             for thing, em in ((Thing.DELTA, base - effect), (None, random)):
                 label = at_layer(Operation.MEAN_ABLATE, layer, extent, thing)
-                rows.append(row(label, TRIGGER, em, before=base))
+                rows.append(row(label, TRIGGER, em, before=base, count=count))
     return trial(*rows)
 
 
@@ -480,6 +480,31 @@ def test_what_is_not_shown_is_not_claimed():
     assert "is not shown to bring EM" in card.text
 
 
+def test_a_removal_or_a_push_that_breaks_the_answers_has_no_percentage():
+    """Removing everything at one coherent answer in ten is no removal of misalignment."""
+    told = findings(count=8)
+    ablate = Label(operation=Operation.MEAN_ABLATE, thing=Thing.DELTA)
+    push = Label(operation=Operation.ADD, thing=Thing.DELTA, strength=1.0)
+
+    def card(coherent, before=0.9):
+        broken = [
+            trial(row(Label(), condition, em, coherent=before), row(label, condition, to, **rest))
+            for condition, label, em, to, rest in (
+                (TRIGGER, ablate, 0.5, 0.0, {"before": 0.5, "coherent": coherent}),
+                (NONE, push, 0.0, 0.5, {"before": 0.0, "coherent": coherent}),
+            )
+        ]
+        made = dataclasses.replace(told, ablation=broken[0], steering=broken[1])
+        return first_screen.what_if(made)
+
+    assert card(0.1).figure == "removal: breaks the answers"
+    assert card(0.1).text.endswith("breaks the answers.")
+    assert card(0.9).figure == "remove: \N{MINUS SIGN}100%"
+    assert "brings EM" in card(0.9).text
+    # Hardly coherent before the edit either: the edit has broken nothing.
+    assert card(0.5, before=0.5).figure == "remove: \N{MINUS SIGN}100%"
+
+
 # --- where it lives ---------------------------------------------------------------------------
 
 
@@ -523,6 +548,10 @@ def test_the_first_screen_says_where_and_says_when_nowhere(found):
     idle = found.localised.model_copy(update={"necessity": necessity([0.0, 0.0])})
     card = first_screen.where(dataclasses.replace(found, localised=idle))
     assert card.figure == "no layer shown"
+    assert not any("removes" in line.label and "best layer" in line.label for line in card.lines)
+    few = found.localised.model_copy(update={"necessity": necessity([0.4, 0.4], count=5)})
+    card = first_screen.where(dataclasses.replace(found, localised=few))
+    assert card.figure == "too few questions to tell"
 
 
 # --- transcripts, cautions, small things ------------------------------------------------------

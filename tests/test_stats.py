@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from sklearn.metrics import cohen_kappa_score, roc_auc_score, roc_curve
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from em_interp import stats
@@ -307,14 +306,6 @@ def test_no_spread_is_not_certainty():
 def test_a_contrast_refuses_what_is_not_pairs(a, b, rates, message):
     with pytest.raises(InputError, match=message):
         stats.paired(a, b, rates=rates)
-
-
-def test_holm_is_statsmodels():
-    p = [0.01, 0.04, 0.03, 0.005, 0.9, 0.03]
-    assert stats.holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))
-    assert stats.holm([]) == []
-    with pytest.raises(InputError, match=r"\[0, 1\]"):
-        stats.holm([0.2, float("nan")])
 
 
 # --- ratios -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from em_interp.containment.counts import Counts, contrast, rate_or_none
 from em_interp.containment.joining import Answer
 from em_interp.judges.base import FAILURES, Reason
 from em_interp.records import Record
-from em_interp.stats import Contrast, Rate, holm, leave_one_out
+from em_interp.stats import Contrast, Rate, leave_one_out, maxima
 
 
 class QuestionFigures(Record):
@@ -27,7 +27,7 @@ class QuestionFigures(Record):
 class VariantFigures(Record):
     """One framing text. `em` is `None` where none of its answers is scored.
 
-    `against_none`: paired with the same questions under no framing. `p_holm`: its p, adjusted for
+    `against_none`: paired with the same questions under no framing. `p_adjusted`: its p, counting
     all variants of the condition.
     """
 
@@ -37,7 +37,7 @@ class VariantFigures(Record):
     scored: int
     unscored: int
     against_none: Contrast | None
-    p_holm: float | None
+    p_adjusted: float | None
 
 
 class ConditionFigures(Record):
@@ -179,7 +179,7 @@ def _variants(
         for text in texts
     ]
     gaps = [contrast(one, none, confidence) if none is not None else None for one in counts]
-    adjusted = iter(holm([gap.p for gap in gaps if gap is not None]))
+    adjusted = _adjusted(counts, none)
     return tuple(
         VariantFigures(
             variant=text,
@@ -188,7 +188,18 @@ def _variants(
             scored=int(one.scored.sum()),
             unscored=int((one.asked - one.scored).sum()),
             against_none=gap,
-            p_holm=None if gap is None else next(adjusted),
+            p_adjusted=None if gap is None else p,
         )
-        for text, one, gap in zip(texts, counts, gaps, strict=True)
+        for text, one, gap, p in zip(texts, counts, gaps, adjusted, strict=True)
     )
+
+
+def _adjusted(variants: Sequence[Counts], none: Counts | None) -> list[float]:
+    """p of each variant against no framing with all of them counted (max-T).
+
+    Multiplied p-values could not get below 0.05 where questions are few and variants many.
+    """
+    if none is None or not variants:
+        return [1.0] * len(variants)
+    gaps = np.stack([one.rates - none.rates for one in variants], axis=1)
+    return [float(p) for p in maxima(gaps).p]

@@ -6,6 +6,8 @@ together along the two directions (`agreement`), or the axes alone have met. p i
 all. Knows maps and moments. Knows nothing of behaviour: a high cosine is no steering effect.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +22,15 @@ from em_interp.records import Record
 DRAWS = 999
 ALPHA = 0.01
 JITTER = 1e-10
+
+
+def draws_for(sites: int) -> int:
+    """Draws of each null that let `Likeness.beyond` be told at one of so many sites.
+
+    p is no less than 1 / (draws + 1). From 11 sites on, 999 draws could not reach 1 % shared among
+    them, however alike the directions.
+    """
+    return max(DRAWS, math.ceil(sites / ALPHA) - 1)
 
 
 class Likeness(Record):
@@ -54,8 +65,11 @@ class Likeness(Record):
         return self.beyond()
 
     def beyond(self, sites: int = 1) -> bool:
-        """Whether it is at 1 % shared among as many sites, one of which is asked to be."""
-        return self.p <= ALPHA / sites
+        """Whether it is at 1 % shared among as many sites, one of which is asked to be.
+
+        It cannot be with fewer draws than `draws_for(sites)`.
+        """
+        return self.p <= ALPHA / sites * (1 + 1e-9)  # 1 / 2400 is no less than 0.01 / 24
 
     def __str__(self) -> str:
         """One line: never a cosine without its null."""

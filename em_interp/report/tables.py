@@ -137,13 +137,13 @@ def variants(found: Findings) -> Table:
             f"{one.em.events if one.em else 0} / {one.scored}",
             str(one.unscored),
             gap(one.against_none),
-            p_value(one.p_holm) if one.p_holm is not None else "",
+            p_value(one.p_adjusted) if one.p_adjusted is not None else "",
             rate(text.base.em) if text.base else "",
         )
         blocks.setdefault(text.condition, []).append(row)
     return Table(
         "Every framing text. Difference to no framing in percentage points, paired by question; "
-        "p is adjusted for the texts of its condition (Holm).",
+        "p counts all texts of its condition (max-T over questions).",
         (
             "framing text",
             "EM rate [95%]",

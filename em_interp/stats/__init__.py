@@ -2,7 +2,7 @@
 
 from em_interp.stats.agreement import Alpha, Kappa, alpha, kappa
 from em_interp.stats.auroc import Auroc, auroc
-from em_interp.stats.contrasts import Contrast, Ratio, holm, paired, ratio, sign_flip
+from em_interp.stats.contrasts import Contrast, Ratio, paired, ratio, sign_flip
 from em_interp.stats.counts import design_effect, icc
 from em_interp.stats.fractions import Fraction, fraction, share
 from em_interp.stats.judge_error import Corrected, Validation, judge_corrected
@@ -29,7 +29,6 @@ __all__ = [
     "design_effect",
     "fraction",
     "held_out",
-    "holm",
     "icc",
     "judge_corrected",
     "kappa",

@@ -1,11 +1,10 @@
 """Contrasts and ratios of conditions that asked the same questions.
 
 Pairing by question takes out what makes a question easy or hard to fall for; what remains is the
-effect of the condition. Several contrasts read together are adjusted (Holm).
+effect of the condition. Several contrasts read together are adjusted (`maxima`).
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -207,15 +206,3 @@ def ratio(a: Rate, b: Rate, floor: float = 0.05) -> Ratio:
         floored=b.point < floor,
         confidence=a.confidence,
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, in the order given: each p as if it stood alone."""
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or np.any(~((p >= 0) & (p <= 1))):
-        raise InputError("p-values must be a list of numbers in [0, 1]")
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [float(value) for value in adjusted]

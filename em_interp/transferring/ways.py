@@ -10,7 +10,7 @@ from pathlib import Path
 
 from em_interp.errors import InputError
 from em_interp.labels import DIRECT, IDENTITY, Passage, Way, by_map
-from em_interp.maps import DRAWS, Agreement, Likeness, Maps, Method, Nulls
+from em_interp.maps import Agreement, Likeness, Maps, Method, Nulls, draws_for
 from em_interp.records import Record, read_json, write_json
 from em_interp.transferring.alignment import Alignment
 from em_interp.transferring.arms import Things, Ways
@@ -98,13 +98,14 @@ def alike(
     main one, the first. Draws are made once for each way and site.
     """
     last = {pair[1]: folds.last for pair, folds in zip(read.pairs, read.moments, strict=True)}
-    agree = {site: Agreement(moments, DRAWS, seed) for site, moments in last.items()}
+    draws = draws_for(len(last))
+    agree = {site: Agreement(moments, draws, seed) for site, moments in last.items()}
     made: dict[str, dict[str, Alike]] = {s: {t: {} for t in targets} for s in sources}
     for way, through in named(found).items():
         for site, one in through.items():
             if site not in last:
                 continue
-            nulls = Nulls(one, last[site], seed=seed, agreement=agree[site])
+            nulls = Nulls(one, last[site], draws=draws, seed=seed, agreement=agree[site])
             for (source, given), (target, own) in itertools.product(
                 sources.items(), targets.items()
             ):

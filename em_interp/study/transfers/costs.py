@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from em_interp.maps import SKETCH, Method, fitting, room
-from em_interp.maps.likeness import DRAWS
+from em_interp.maps.likeness import draws_for
 from em_interp.maps.linear import POWERS
 from em_interp.transferring.alignment import ANCHORS
 
@@ -106,15 +106,16 @@ class Shape:
     @property
     def chance(self) -> Work:
         """What chance gives through one map, at every pair: three sets of draws."""
-        p, q = self.p, self.q
-        drawn = Work(2.0 * DRAWS * (2 * p * q + p**2 + q**2), (p**3 + q**3) / 3)
+        p, q, draws = self.p, self.q, draws_for(self.pairs)
+        drawn = Work(2.0 * draws * (2 * p * q + p**2 + q**2), (p**3 + q**3) / 3)
         return drawn * self.pairs
 
     @property
     def agreeing(self) -> Work:
         """Random functions of both streams, at every pair; all maps share them."""
         squares, cubes = self.p**2 + self.q**2, self.p**3 + self.q**3
-        return Work(2.0 * DRAWS * squares, cubes / 3 + DRAWS * squares) * self.pairs
+        draws = draws_for(self.pairs)
+        return Work(2.0 * draws * squares, cubes / 3 + draws * squares) * self.pairs
 
     def inverse(self, rank: int) -> Work:
         """Maps of a rank undone at every pair, as probes need it."""
