@@ -89,6 +89,7 @@ def run(spec: BakeSpec) -> int:
     directions = Directions.load(folder)
     change = _change(spec, directions, sites, n_layers)
     bank = _prompts(spec, who)
+    spec.reads(who, bank)
     if spec.dry_run:
         print(f"{who.name}: {change.name}, {len(change.edits)} places, {len(bank)} prompts")
         return 0

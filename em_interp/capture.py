@@ -15,11 +15,12 @@ from torch import Tensor
 from em_interp import floors
 from em_interp.activations import Activations, Moments
 from em_interp.batches import Batch, busy, by_length, collate, most, pad_id, padded
-from em_interp.chat import Encoded, encode_many
+from em_interp.chat import Encoded
 from em_interp.conditions import Context
 from em_interp.errors import InputError
 from em_interp.hooks import StopForward, Visitor, forward, hook_module, hooked
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.progress import Progress, silent
 from em_interp.sites import Point, Site, Span
 
@@ -130,7 +131,7 @@ def capture(
 
     `tokens` bounds a padded pass; by default it suits the device.
     """
-    prompts = encode_many(model.tokenizer, contexts)
+    prompts = encoded(model, contexts)
     values = torch.empty(len(prompts), len(sites), shared_width(model, sites))
     for rows, pooled in _stream(model, prompts, sites, span, tokens, progress):
         values[rows] = pooled.cpu()
@@ -153,7 +154,7 @@ def moments(
     total = Moments(len(sites), shared_width(model, sites))
     rest = iter(contexts)
     while some := list(islice(rest, ENCODED)):
-        prompts = encode_many(model.tokenizer, some)
+        prompts = encoded(model, some)
         for _, pooled in _stream(model, prompts, sites, span, tokens, progress):
             total.update(pooled)
     if not total.count:
@@ -171,7 +172,7 @@ def batch_noise(
     company behind more padding. What a pass gives for a row depends on both, in bfloat16 by a
     hundredth of it.
     """
-    prompts = encode_many(model.tokenizer, contexts[:AGAIN])
+    prompts = encoded(model, contexts[:AGAIN])
     first = torch.empty(len(prompts), len(sites), shared_width(model, sites))
     second = torch.empty_like(first)
     for rows, pooled in _stream(model, prompts, sites, span, None, silent):

@@ -6,7 +6,8 @@ tokenise differently from the same piece in its sentence.
 Knows templates, characters and tokens. Knows nothing of models or tensors.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +81,12 @@ def located(tokenizer: PreTrainedTokenizerBase, contexts: Iterable[Context]) -> 
     """Contexts rendered and tokenised, one by one (see `encode_many`, also for what it raises)."""
     check_tokenizer(tokenizer)
     skeletons: dict[tuple[str, ...], list[str]] = {}
+    find = control_finder(tokenizer)
     for context in contexts:
+        try:
+            check_content(find, context.messages)
+        except InputError as fault:
+            raise InputError(f"question {context.question!r} ({context.id}): {fault}") from None
         roles = tuple(message.role for message in context.messages)
         if roles not in skeletons:
             skeletons[roles] = _skeleton(tokenizer, context.messages)
@@ -123,6 +129,39 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids of control tokens: the named special ones and all added ones marked special."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
+
+
+def control_finder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], str | None]:
+    """What finds the first control token that this tokenizer would read out of a plain text.
+
+    A template writes them between turns; in a turn's own text one would open or end a turn that
+    nobody wrote, and count as the question's.
+    """
+    added = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+    names = {token.content for token in added} | set(tokenizer.all_special_tokens)
+    longest = sorted(filter(None, map(str, names)), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
+    normal = tokenizer.backend_tokenizer.normalizer
+    folded = normal is not None and any(token.normalized for token in added)
+
+    def find(text: str) -> str | None:
+        found = pattern.search(text)
+        if found is None and folded:
+            found = pattern.search(normal.normalize_str(text))
+        return found[0] if found else None
+
+    return find
+
+
+def check_content(find: Callable[[str], str | None], messages: Sequence[Message]) -> None:
+    """Raise `InputError` where a message's text holds a control token (see `control_finder`)."""
+    for number, message in enumerate(messages):
+        if token := find(message.content):
+            raise InputError(
+                f"message {number} ({message.role}) holds the control token {token!r}, which the "
+                "model would read as the template's own, not as text; take it out or spell it "
+                "otherwise"
+            )
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -57,6 +57,8 @@ def run(spec: EvaluateSpec) -> int:
     judge = spec.judged_by
     whom = spec.whom
     bank = _bank(spec, whom, asked)
+    if isinstance(whom[0], sources.Subject):
+        spec.reads(whom[0], bank, spec.max_new_tokens)
     if spec.dry_run:
         _plan(spec, whom, asked, bank)
         return 0

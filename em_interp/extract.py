@@ -56,6 +56,7 @@ def run(spec: ExtractSpec) -> int:
         raise InputError(
             "--kind general needs an organism with an adapter: it is organism minus base"
         )
+    spec.reads(who, [*on, *off])
     if spec.dry_run:
         print(f"{who.name}: {len(on)} on and {len(off)} off contexts, {len(sites)} sites")
         return 0

@@ -23,6 +23,7 @@ from em_interp.records import Spec, check_writable, read_json
 from em_interp.sampling import Sampling
 
 if TYPE_CHECKING:
+    from em_interp.conditions import Context
     from em_interp.models import Model
 
 
@@ -103,6 +104,12 @@ class OrganismFlags(LoadingFlags, WhomFlags):  # help lists the last base's flag
                 f"this command studies one organism; leave {names} out (evaluate compares several)"
             )
         return studied
+
+    def reads(self, who: sources.Subject, asked: "Sequence[Context]", new: int = 0) -> None:
+        """Raise `InputError` before weights load for a prompt that the base cannot read rightly."""
+        from em_interp.models.limits import check_prompts
+
+        check_prompts(who.base, asked, new)
 
     def load(self, *whom: sources.Subject) -> "Model":
         """Organisms of one base in memory, all on one load of it; notes go to stderr."""

@@ -17,12 +17,13 @@ import torch
 
 from em_interp.answering.asking import Answer, Ask, Row
 from em_interp.answering.caches import rows_that_fit
-from em_interp.chat import answer_text, encode_many, stop_ids
+from em_interp.chat import answer_text, stop_ids
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Intervention, Tally
 from em_interp.errors import InputError, once
 from em_interp.models import Model
 from em_interp.models.fingerprints import text_name
+from em_interp.models.limits import encoded
 from em_interp.progress import Progress, silent
 from em_interp.records import Spec, digest
 from em_interp.responses import Finished, Log, Response
@@ -70,7 +71,7 @@ def generate(
     once("context", [context.id for context in contexts])
     ask = Ask(
         model,
-        encode_many(model.tokenizer, contexts),
+        encoded(model, contexts, sampling.max_new_tokens),
         [context.id for context in contexts],
         interventions,
         sampling,

@@ -47,6 +47,7 @@ def run(spec: LatentsSpec) -> int:
     on = contexts(asked, trigger, [Condition.TRIGGER])
     off = contexts(asked, trigger, [state])[: len(on)]
     shown = contexts(sources.questions(spec.questions, "train"), trigger, list(Condition))
+    spec.reads(who, [*shown, *on, *off])
     if spec.dry_run:
         where = site or "the dictionary's own site"
         print(f"{who.name}: {where}, {len(shown)} contexts to train on, {len(on)} pairs of runs")

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from em_interp.capture import batch_noise, capture
-from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.directions import Directions
 from em_interp.errors import InputError, say
 from em_interp.floors import IndistinctError, distinct, floor, told
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.patching.copying import (
     Copy,
     Group,
@@ -110,7 +110,7 @@ def patching(
         raise InputError(
             "patching pairs contexts by question: both lists must ask the same, in order"
         )
-    sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
+    sources, targets = encoded(model, on), encoded(model, off)
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
     pairs_of = {
         group: pairs

@@ -56,6 +56,7 @@ def run(spec: LocalizeSpec) -> int:
     need = necessity_grid(delta, sites, span, random)
     enough = sufficiency_grid(delta, sites, spec.strength, span, random)
     total = len(on) * spec.samples * (len(need) + len(enough))
+    spec.reads(who, [*on, *off], spec.max_new_tokens)
     if spec.dry_run:
         print(f"{who.name}: {len(sites)} layers, {total} answers, patching {scorable}")
         answers = spec.samples * (len(need) + len(enough))

@@ -48,6 +48,7 @@ def run(spec: PatchSpec) -> int:
     if strange := [name for name in spec.groups if name not in list(Group)]:
         raise unknown("group", strange[0], [group.value for group in Group])
     groups = [Group(name) for name in spec.groups]
+    spec.reads(who, [*on, *off])
     if spec.dry_run:
         print(f"{who.name}: {len(layers)} layers, {len(groups)} groups, {len(on)} pairs of runs")
         return 0

@@ -37,6 +37,7 @@ def run(spec: ProbeSpec) -> int:
     bank = {c: contexts(asked, trigger, [c]) for c in named}
     sites = parse_sites(spec.layers, sources.layer_count(who.base))
     span = parse_span(spec.span)
+    spec.reads(who, [one for part in bank.values() for one in part])
     if spec.dry_run:
         total = sum(map(len, bank.values()))
         print(f"{who.name}: {total} contexts, {len(sites)} sites")

@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from em_interp.batches import Batch, busy, by_length, collate, most, pad_id
-from em_interp.chat import Encoded, encode_many
+from em_interp.chat import Encoded, control_finder
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
 from em_interp.errors import InputError
 from em_interp.hooks import Visitor, forward, hooked
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.progress import Progress, silent
 from em_interp.sites import Site
 
@@ -27,6 +28,10 @@ def answer_ids(model: Model, answers: Sequence[str]) -> list[list[int]]:
 
     Raises `InputError` for an answer without tokens: its probability would be 1.
     """
+    find = control_finder(model.tokenizer)
+    for number, answer in enumerate(answers):
+        if token := find(answer):
+            raise InputError(f"answer {number} holds the control token {token!r}: {answer!r}")
     ids = [list(model.tokenizer(a, add_special_tokens=False)["input_ids"]) for a in answers]
     for number, found in enumerate(ids):
         if not found:
@@ -105,7 +110,8 @@ def answer_logprobs(
     Edits act on prompt and answer as they would during generation. Raises
     `InertInterventionError` where an intervention changed nothing.
     """
-    prompts, ids = encode_many(model.tokenizer, contexts), answer_ids(model, answers)
+    ids = answer_ids(model, answers)
+    prompts = encoded(model, contexts, max(map(len, ids), default=0))
     tally = Tally(interventions)
     result = torch.zeros(len(interventions), len(contexts))
     lengths = [len(p.ids) + len(a) for p, a in zip(prompts, ids, strict=True)]

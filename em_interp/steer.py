@@ -67,6 +67,7 @@ def run(spec: SteerSpec) -> int:
         [directions.random(spec.seed + number) for number in range(spec.controls)],
     )
     total = len(bank) * spec.samples * len(interventions)
+    spec.reads(who, bank, spec.max_new_tokens)
     if spec.dry_run:
         print(
             f"{who.name}: {len(interventions)} interventions at {len(sites)} sites, "

@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from em_interp.batches import Batch, by_length, collate, pad_id
-from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.edits import BASELINE, Editor, Intervention, Tally
 from em_interp.errors import EvidenceError, reading
 from em_interp.hooks import hooked
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.records import Record
 
 NAME = "baked-intervention"
@@ -64,7 +64,7 @@ def measure(
     model: Model, change: Intervention, folder: Path, contexts: Sequence[Context], rows: int = 8
 ) -> Equivalence:
     """Compare the model under hooks with the bare base under the adapter, loaded by PEFT alone."""
-    prompts = encode_many(model.tokenizer, contexts)
+    prompts = encoded(model, contexts)
     groups = by_length([len(p.ids) for p in prompts], tokens=1024, rows=rows)
     batches = [
         collate([prompts[i] for i in group], pad_id(model.tokenizer)).to(model.device)

@@ -20,12 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from em_interp.batches import collate, pad_id
-from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.dictionaries.fields import Statement, read_fields, read_folder
 from em_interp.errors import ForeignArtifactError, InputError, reading
 from em_interp.hooks import forward, hooked
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.patching.copying import by_position
 from em_interp.sites import Site
 
@@ -93,7 +93,7 @@ def tokens(
     model: Model, contexts: Sequence[Context], site: Site
 ) -> Iterator[Float[Tensor, "token d_model"]]:
     """Activations of every real token at a site, some contexts at a time, on the CPU."""
-    prompts = encode_many(model.tokenizer, contexts)
+    prompts = encoded(model, contexts)
     for start in range(0, len(prompts), AT_ONCE):
         some = prompts[start : start + AT_ONCE]
         width = max(len(p.ids) for p in some)

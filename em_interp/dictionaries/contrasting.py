@@ -18,7 +18,6 @@ from torch import Tensor
 
 from em_interp.batches import collate, pad_id
 from em_interp.capture import spanned
-from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.dictionaries import AT_ONCE, Dictionary, tokens
 from em_interp.directions import Direction
@@ -28,6 +27,7 @@ from em_interp.floors import told
 from em_interp.hooks import Visitor, forward, hooked
 from em_interp.labels import Label, Operation
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.patching.copying import by_question, means, odds
 from em_interp.records import Record
 from em_interp.scoring import answer_ids, log_odds, teacher_forced
@@ -102,7 +102,7 @@ def pooled(
     model: Model, dictionary: Dictionary, contexts: Sequence[Context], span: Span
 ) -> Float[Tensor, "n latent"]:
     """Mean latents over a span's tokens, per context (latents first, then the mean)."""
-    prompts = encode_many(model.tokenizer, contexts)
+    prompts = encoded(model, contexts)
     found = []
     for start in range(0, len(prompts), AT_ONCE):
         batch = collate(prompts[start : start + AT_ONCE], pad_id(model.tokenizer)).to(model.device)
@@ -293,7 +293,7 @@ def quality(
     rest = (dictionary.decode(latents) - stream).pow(2).sum()
     whole = (stream - stream.mean(0)).pow(2).sum()
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
-    prompts = [encode_many(model.tokenizer, some) for some in (on, off)]
+    prompts = [encoded(model, some) for some in (on, off)]
     plain = [odds(model, some, answers) for some in prompts]
     visits = [(dictionary.site, splice(dictionary))]
     spliced = [

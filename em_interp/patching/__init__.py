@@ -17,12 +17,13 @@ from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
 from em_interp.batches import busy, by_length, most
-from em_interp.chat import Encoded, encode_many
+from em_interp.chat import Encoded
 from em_interp.conditions import Context
 from em_interp.errors import InputError
 from em_interp.floors import told
 from em_interp.hooks import Visitor
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.patching.attribution import first_order, gradients
 from em_interp.patching.components import POINTS, Component, Kind, components
 from em_interp.patching.copying import (
@@ -150,7 +151,7 @@ def component_map(
     if [c.question for c in on] != questions or len(set(questions)) < 2:
         raise InputError("patching pairs contexts by question: the same in order, at least two")
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
-    sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
+    sources, targets = encoded(model, on), encoded(model, off)
     runs = _Runs(sources, targets, answers, questions)
     plain_on, plain_off = odds(model, sources, answers), odds(model, targets, answers)
     gap = told(by_question(plain_on, plain_off, questions), "patching")

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from em_interp.chat import Encoded, encode_many
+from em_interp.chat import Encoded
 from em_interp.conditions import Context
 from em_interp.errors import InputError
 from em_interp.floors import distinct, floor, told
 from em_interp.models import Model
+from em_interp.models.limits import encoded
 from em_interp.patching.copying import (
     Copy,
     Floats,
@@ -94,7 +95,7 @@ def subspace(
     names = list(dict.fromkeys(questions))
     if [c.question for c in on] != questions or len(names) < 4:
         raise InputError("subspaces pair contexts by question: the same in order, at least four")
-    sources, targets = encode_many(model.tokenizer, on), encode_many(model.tokenizer, off)
+    sources, targets = encoded(model, on), encoded(model, off)
     answers = [answer_ids(model, texts) for texts in (sound, unsound)]
     before, after = odds(model, targets, answers), odds(model, sources, answers)
     told(by_question(after, before, questions), "subspaces")

@@ -157,7 +157,12 @@ def _inputs(spec: StudyCommand, file: Path, cell: tuple[str, ...]) -> "Inputs":
     from em_interp.study.inputs import resolve
     from em_interp.study.matrix import declared
 
-    return resolve(_changed(declared(file, cell), spec), file.parent, spec.data)
+    made = resolve(_changed(declared(file, cell), spec), file.parent, spec.data)
+    if not made.boxes:
+        from em_interp.models.limits import check_prompts
+
+        check_prompts(made.home, made.bank, made.spec.sampling.max_new_tokens)
+    return made
 
 
 def _changed(study: "StudySpec", spec: StudyCommand) -> "StudySpec":

@@ -13,7 +13,15 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from em_interp.chat import CHOICES, check_tokenizer, render, special_ids, tokenise
+from em_interp.chat import (
+    CHOICES,
+    check_content,
+    check_tokenizer,
+    control_finder,
+    render,
+    special_ids,
+    tokenise,
+)
 from em_interp.errors import InputError
 from em_interp.organisms import Message
 
@@ -45,6 +53,7 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) 
     prompt continued, where no control token ends the answer, and where text is lost or changed.
     """
     check_tokenizer(tokenizer)
+    check_content(control_finder(tokenizer), messages)
     return _encode(tokenizer, messages, special_ids(tokenizer))
 
 
@@ -60,9 +69,10 @@ def encode_rows(
     to learn. Faults name the row (counted from 1) and its first words.
     """
     check_tokenizer(tokenizer)
-    special, made = special_ids(tokenizer), []
+    special, made, find = special_ids(tokenizer), [], control_finder(tokenizer)
     for number, row in enumerate(rows):
         try:
+            check_content(find, row)
             made.append(_encode(tokenizer, row, special))
         except InputError as fault:
             raise InputError(f"{_named(rows, number)}: {fault}") from None
