@@ -51,7 +51,7 @@ def encoded(model: "Model", contexts: Sequence[Context], new: int = 0) -> list[E
 
 def check_prompts(home: Path, contexts: Sequence[Context], new: int = 0) -> None:
     """Raise before weights load what `encoded` would raise once they are there."""
-    from em_interp.models import read_config, read_tokenizer
+    from em_interp.models.checkpoints import read_config, read_tokenizer
 
     config, tokenizer = read_config(home), read_tokenizer(home)
     check_tokenizer(tokenizer)
