@@ -14,7 +14,7 @@ from torch import Tensor
 
 from em_interp.cards import Card
 from em_interp.errors import ForeignArtifactError, InputError, reading
-from em_interp.records import read_json, write_bytes, write_json
+from em_interp.records import file_digest, read_json, write_bytes, write_json
 from em_interp.sites import Site, parse_site
 
 T = TypeVar("T")
@@ -59,7 +59,8 @@ class SiteTable(Mapping[Site, T], Generic[T]):
 def write_artifact(folder: Path, card: Card, sites: list[Site], columns: dict[str, Tensor]) -> None:
     """Weights, then card: a folder with a card is whole."""
     write_bytes(folder / WEIGHTS, save({k: v.contiguous() for k, v in columns.items()}))
-    write_json(folder / CARD, card.model_copy(update={"sites": tuple(map(str, sites))}))
+    about = {"sites": tuple(map(str, sites)), "weights": file_digest(folder / WEIGHTS)}
+    write_json(folder / CARD, card.model_copy(update=about))
 
 
 def read_artifact(
@@ -77,7 +78,16 @@ def read_artifact(
     if card.kind != kind:
         raise InputError(f"{folder}: holds a {card.kind}, not a {kind}")
     columns = columns_of(folder / WEIGHTS, ndims, len(card.sites), *others)
+    check_weights(folder, card.weights)
     return card, [parse_site(name, n_layers=10**6) for name in card.sites], columns
+
+
+def check_weights(folder: Path, given: str) -> None:
+    """Refuse weights that are not those that the card was written for ("": it does not say)."""
+    if given and given != file_digest(folder / WEIGHTS):
+        raise InputError(
+            f"{folder / WEIGHTS}: not the weights of its {CARD}; remove the folder and make it anew"
+        )
 
 
 def columns_of(

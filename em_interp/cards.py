@@ -28,9 +28,10 @@ class Card(Record):
     """Provenance of a direction or a probe.
 
     `base` is the fingerprint of the base weights it is valid for; `organism` names whose
-    activations were measured; `data` is the digest of the contexts; `sign` says which way is up.
-    `floors`: by site, what noise alone may give for a direction's natural difference (see
-    `em_interp.floors`); empty where it was not measured.
+    activations were measured; `data` is the digest of the contexts; `sign` says which way is up;
+    `questions` holds a digest of each question that it was fitted on (`None`: not known), `weights`
+    that of the file beside the card. `floors`: by site, what noise alone may give for a direction's
+    natural difference (see `em_interp.floors`); empty where it was not measured.
     """
 
     kind: Literal["direction", "probe"]
@@ -47,6 +48,8 @@ class Card(Record):
     tokenizer: str
     n: int
     seed: int
+    questions: tuple[str, ...] | None = None
+    weights: str = ""
     sites: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     floors: dict[str, float] = Field(default_factory=dict)

@@ -4,14 +4,18 @@ Knows files. Knows nothing of models or of how answers are made.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 from em_interp.conditions import Condition
 from em_interp.errors import InputError
-from em_interp.records import Record, Spec, canonical_json, iter_jsonl
+from em_interp.locks import take
+from em_interp.records import Record, Spec, canonical_json, digest, iter_jsonl
+
+
+CURE = "delete the file (its answers are asked for anew), or that line and all after it"
 
 
 class Response(Record):
@@ -61,27 +65,33 @@ class Run(Spec):
 class Log:
     """Finished answers of one run, appended as they come: a killed run loses what was on its way.
 
-    JSON lines; a half-written last one is dropped on opening. Raises `InputError` for another run's
-    file, a damaged line, and a file that cannot be written. Answers stand in the order they
-    finished; `em_interp.generation.generate` puts them in order.
+    JSON lines, each with a seal over itself and all before it; a half-written last one is dropped
+    on opening. One process has the file at a time. Raises `InputError` for another run's file or
+    one that is in use, for a line that is not what was written, and a file that cannot be written.
+    Answers stand in the order they finished; `em_interp.generation.generate` puts them in order.
     """
 
     BLOCK = 64  # answers between two waits for the disk
 
     def __init__(self, path: Path, run: str) -> None:
-        self.path, self._unsaved = path, 0
+        self.path, self._unsaved, self._seal = path, 0, run
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            whole = _drop_half_line(path)
-            self.finished = self._read(run) if whole else []
             self._out: BinaryIO = path.open("ab")
         except OSError as fault:
             raise InputError(f"{path}: cannot be written ({fault.strerror})") from None
-        if not whole:
-            self._write([Run(run=run)])
+        try:
+            take(self._out, path)
+            whole = _drop_half_line(path)
+            self.finished = list(self._read(run)) if whole else []
+            if not whole:
+                self._write([Run(run=run).model_dump()])
+        except BaseException:
+            self._out.close()
+            raise
 
-    def _read(self, run: str) -> list[Finished]:
-        lines = iter_jsonl(self.path)
+    def _read(self, run: str) -> Iterator[Finished]:
+        lines = self._lines()
         number, first = next(lines)
         header = Run.parse(first, f"{self.path}:{number}")
         if header.run != run:
@@ -89,18 +99,36 @@ class Log:
                 f"{self.path}: answers of another run ({header.run}, this one is {run}): model, "
                 "adapter, contexts, interventions or sampling differ; move it, or choose another"
             )
-        return [Finished.parse(value, f"{self.path}:{line}") for line, value in lines]
+        for number, value in lines:
+            given = value.pop("seal", None) if isinstance(value, dict) else None
+            if given != self._sealed(value)["seal"]:
+                raise self._damaged(number)
+            yield Finished.parse(value, f"{self.path}:{number}")
+
+    def _lines(self) -> Iterator[tuple[int, Any]]:
+        try:
+            yield from iter_jsonl(self.path)
+        except InputError as fault:
+            raise InputError(f"{fault}; {CURE}") from None
+
+    def _damaged(self, line: int) -> InputError:
+        return InputError(f"{self.path}:{line}: not what was written there; {CURE}")
+
+    def _sealed(self, row: Any) -> dict[str, Any]:
+        """A line with the seal that ties it to the run and to every line before it."""
+        self._seal = digest([self._seal, row])
+        return {"seal": self._seal, **row} if isinstance(row, dict) else {"seal": self._seal}
 
     def append(self, rows: Sequence[Finished]) -> None:
         """Write finished answers; they outlive this process at once, the machine in blocks."""
-        self._write(rows)
+        self._write([self._sealed(row.model_dump(mode="json")) for row in rows])
         self._unsaved += len(rows)
         if self._unsaved >= self.BLOCK:
             self._unsaved = 0
             os.fsync(self._out.fileno())
 
-    def _write(self, rows: Sequence[Record | Run]) -> None:
-        lines = (canonical_json(row.model_dump(mode="json")) + "\n" for row in rows)
+    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
+        lines = (canonical_json(row) + "\n" for row in rows)
         try:
             self._out.write("".join(lines).encode())
             self._out.flush()

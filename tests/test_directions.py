@@ -18,6 +18,7 @@ from em_interp.directions import (
 from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.floors import IndistinctError
 from em_interp.probes import Probe, Probes
+from em_interp.records import file_digest
 from em_interp.sites import Point, Site
 
 WIDTH = 24
@@ -176,9 +177,10 @@ def test_save_then_load_is_the_same(tmp_path):
     table = made()
     table.save(tmp_path / "shelf" / "delta")
     again = Directions.load(tmp_path / "shelf" / "delta")
-    floors = {str(site): table[site].floor for site in SITES}
-    sites = tuple(map(str, SITES))
-    assert again.card == table.card.model_copy(update={"sites": sites, "floors": floors})
+    weights = file_digest(tmp_path / "shelf" / "delta" / WEIGHTS)
+    about = {"sites": tuple(map(str, SITES)), "weights": weights}
+    about["floors"] = {str(site): table[site].floor for site in SITES}
+    assert again.card == table.card.model_copy(update=about)
     assert list(again) == list(table)
     for site in SITES:
         for key in ("unit", "off", "on"):

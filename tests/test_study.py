@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,6 +100,22 @@ def test_a_finished_study_loads_no_weights_again(home, whole, monkeypatch):
     monkeypatch.setattr("em_interp.study.stages.load", refuse)
     assert study.main([str(home / "study.yaml"), "--out", str(whole)]) == 0
     assert contents(whole) == before
+
+
+def test_an_edited_rate_or_a_swapped_stage_is_refused_with_the_file_to_delete(
+    home, whole, tmp_path, capsys
+):
+    out = shutil.copytree(whole, tmp_path / "out")
+    base, twin = (out / f"answers-{role}.json" for role in ("base", "triggered"))
+    kept, rate = base.read_text(), '"em_rate": 0.'
+    assert rate in kept
+    for damaged in (kept.replace(rate, '"em_rate": 0.1', 1), kept[:-9], twin.read_text()):
+        base.write_text(damaged)
+        assert study.main([str(home / "study.yaml"), "--out", str(out)]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert str(base) in line
+        assert "delete it and run again" in line
+    base.write_text(kept)
 
 
 def test_results_keep_their_contract(whole):

@@ -13,13 +13,13 @@ import torch
 from pydantic import Field
 from safetensors.torch import save
 
-from em_interp.artifacts import CARD, WEIGHTS, SiteTable, columns_of
+from em_interp.artifacts import CARD, WEIGHTS, SiteTable, check_weights, columns_of
 from em_interp.cards import Card
 from em_interp.directions import Direction, Directions
 from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.maps.spacemap import Fit, Space, SpaceMap
 from em_interp.probes import Probe, Probes
-from em_interp.records import Record, read_json, write_bytes, write_json
+from em_interp.records import Record, file_digest, read_json, write_bytes, write_json
 from em_interp.sites import Site, parse_site
 
 NDIMS = {"matrix": 3, "source_mean": 2, "target_mean": 2, "scale": 1}
@@ -37,7 +37,8 @@ class Leg(Record):
 class MapCard(Record):
     """Provenance of maps: fingerprints of both bases, what they were fitted on, figures by site.
 
-    `data` is the digest of the fitting prompts, `spans` the text spans that rows are means over.
+    `data` is the digest of the fitting prompts, `spans` the text spans that rows are means over;
+    `questions` and `weights` as on a `Card`.
     """
 
     kind: Literal["map"] = "map"
@@ -50,6 +51,8 @@ class MapCard(Record):
     spans: tuple[str, ...]
     prompts: int
     seed: int
+    questions: tuple[str, ...] | None = None
+    weights: str = ""
     legs: tuple[Leg, ...] = ()
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
@@ -132,7 +135,8 @@ class Maps(Mapping[Site, SpaceMap]):
             for one in rows
         )
         write_bytes(folder / WEIGHTS, save(columns))
-        write_json(folder / CARD, self.card.model_copy(update={"legs": legs}))
+        about = {"legs": legs, "weights": file_digest(folder / WEIGHTS)}
+        write_json(folder / CARD, self.card.model_copy(update=about))
 
     @classmethod
     def load(cls, folder: Path) -> "Maps":
@@ -142,6 +146,7 @@ class Maps(Mapping[Site, SpaceMap]):
             raise InputError(f"{folder}: holds a {data.get('kind', 'thing unnamed')}, not a map")
         card = MapCard.parse(data, str(folder / CARD))
         columns = columns_of(folder / WEIGHTS, NDIMS, len(card.legs))
+        check_weights(folder, card.weights)
         table = {}
         for row, leg in enumerate(card.legs):
             matrix = columns["matrix"][row]

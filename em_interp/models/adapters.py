@@ -18,7 +18,7 @@ from em_interp.adapter_fields import CONFIG, read_fields
 from em_interp.errors import InputError, reading
 from em_interp.models.fingerprints import adapter_digest, text_name
 from em_interp.models.weights import computes_on
-from em_interp.records import read_json
+from em_interp.records import file_digest, read_json
 
 # Where decoder stacks begin: multimodal, multimodal under transformers 4, language model alone.
 _STACKS = ("model.language_model.", "language_model.model.", "model.")
@@ -55,6 +55,11 @@ def read_adapter(folder: Path) -> Stored:
     card = read_json(folder / "card.json") if (folder / "card.json").is_file() else {}
     if not isinstance(card, dict):
         raise InputError(f"{folder / 'card.json'}: expected an object, not {type(card).__name__}")
+    if card.get("weights") not in (None, file_digest(*sorted(folder.glob("*.safetensors")))):
+        raise InputError(
+            f"adapter {folder}: the weights are not those of its card.json; get it again, or remove "
+            "the card and take it as an adapter from elsewhere"
+        )
     made_for = card.get("base")
     return Stored(
         folder, weights, None if made_for is None else str(made_for), adapter_digest(folder)

@@ -1,21 +1,51 @@
 """The run folder: every stage is a file that appears whole, and is skipped when it stands.
 
 A killed run goes on with the first stage whose file is missing, and ends with the same bytes,
-since no file holds a time. Knows files and clocks. Knows nothing of models.
+since no file holds a time. Each file carries a seal over the run, the stage and what it says; what
+does not fit it is refused. Knows files and clocks. Knows nothing of models.
 """
 
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
 from em_interp.errors import InputError, say
+from em_interp.locks import sole
 from em_interp.progress import Progress, bar, silent
-from em_interp.records import Record, read_json, write_json, write_text
+from em_interp.records import Record, digest, read_json, write_json, write_text
 
 RecordT = TypeVar("RecordT", bound=Record)
 MadeT = TypeVar("MadeT")
+LOCK = ".lock"
+SEAL = "seal"
+
+
+def sole_run(folder: Path) -> AbstractContextManager[None]:
+    """One run at a time in a folder; its workers are part of it."""
+    return sole(folder / LOCK, folder)
+
+
+def write_stage(folder: Path, name: str, identity: str, made: Record) -> None:
+    """A stage's file, sealed."""
+    plain = made.model_dump(mode="json")
+    write_json(folder / f"{name}.json", {SEAL: digest([identity, name, plain]), **plain})
+
+
+def read_stage(folder: Path, name: str, identity: str, kind: type[RecordT]) -> RecordT:
+    """A stage's record as it was written. `InputError` names the file to delete otherwise."""
+    file = folder / f"{name}.json"
+    cure = "delete it and run again: the stage is made anew"
+    try:
+        plain = read_json(file)
+        given = plain.pop(SEAL, None) if isinstance(plain, dict) else None
+        if given != digest([identity, name, plain]):
+            raise InputError(f"{file}: not what this run wrote there")
+        return kind.parse(plain, str(file))
+    except InputError as fault:
+        raise InputError(f"{fault}; {cure}") from None
 
 
 class RunFolder:
@@ -27,7 +57,7 @@ class RunFolder:
 
     def __init__(self, path: Path, identity: str, plan: dict[str, int], alone: bool = True) -> None:
         """Claim `path` for the run `identity`; `InputError` where another run lives there."""
-        self.path, self.plan, self.alone = path, plan, alone
+        self.path, self.identity, self.plan, self.alone = path, identity, plan, alone
         self._left = {name: work for name, work in plan.items() if not self._file(name).is_file()}
         self._pace: tuple[int, float] = (0, 0.0)
         held = path / "run.json"
@@ -36,7 +66,7 @@ class RunFolder:
                 raise InputError(
                     f"{path}: holds another study's run; give another --out, or remove it"
                 )
-        elif path.is_dir() and any(path.iterdir()):
+        elif path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
             raise InputError(f"{path}: is not empty and holds no run; give another --out")
         else:
             write_json(held, {"identity": identity})
@@ -61,10 +91,10 @@ class RunFolder:
         file = self._file(name)
         if file.is_file():
             self._left.pop(name, None)
-            made = kind.parse(read_json(file), str(file))
+            made = read_stage(self.path, name, self.identity, kind)
         else:
             made = self.run(name, what, make)
-            write_json(file, made)
+            write_stage(self.path, name, self.identity, made)
         for log in scratch:
             log.unlink(missing_ok=True)
         return made

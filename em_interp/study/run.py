@@ -8,7 +8,7 @@ from em_interp.judging import ready
 from em_interp.localisation import Localisation
 from em_interp.probing import Probing
 from em_interp.records import read_json, write_json
-from em_interp.study.folder import RunFolder
+from em_interp.study.folder import RunFolder, sole_run
 from em_interp.study.inputs import Inputs
 from em_interp.study.plan import axes, plan, roles, skipped
 from em_interp.study.records import NO_MARGINS, NO_PROBING, Answers, Margins, Sweep
@@ -22,13 +22,18 @@ JUDGED = ("answers-", "sweep", "ablation", "steering", "localisation")
 
 def run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
     """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
-    from em_interp.report.figures import main_figure
-    from em_interp.report.page import page
-
     if not inputs.boxes:
         from em_interp.models.weights import check_device
 
         check_device(inputs.spec.device)
+    with sole_run(folder):
+        return _run(inputs, folder)
+
+
+def _run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
+    from em_interp.report.figures import main_figure
+    from em_interp.report.page import page
+
     stages = Stages(inputs, folder)
     work = RunFolder(folder, inputs.identity, plan(inputs))
     if any(name.startswith(JUDGED) for name in work.missing):

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from em_interp.errors import InputError
 from em_interp.judging import Remote, ready
-from em_interp.records import Record, read_json, write_json
-from em_interp.study.folder import RunFolder
+from em_interp.records import Record, write_json
+from em_interp.study.folder import RunFolder, read_stage, sole_run
 from em_interp.study.transfers.inputs import Inputs
 from em_interp.study.transfers.plan import carrying, crossing, holding, raising
 from em_interp.study.transfers.records import Column, Crossing, Held
@@ -40,25 +40,25 @@ def run(inputs: Inputs, folder: Path, asked: int | None = None) -> tuple[Path, F
 
     count = how_many(inputs, asked)
     check_device(inputs.spec.device)
-    work = Stages(inputs, folder).work
-    if missing := work.missing:
-        ready(inputs.judge)  # before anything is raised, not after
-    passed = partial(_passed, work, time.monotonic())
-    with workers(partial(_start, inputs, folder, count == 1), count, passed) as each:
-        for phase in (raising, holding, crossing, carrying):
-            each([name for name in phase(inputs) if name in missing])
-    found = findings(inputs, folder)
-    write_json(folder / "results.json", results(found))
-    work.write("figure.svg", figure(found).decode())
-    return work.write("report.html", page(found)), found
+    with sole_run(folder):
+        work = Stages(inputs, folder).work
+        if missing := work.missing:
+            ready(inputs.judge)  # before anything is raised, not after
+        passed = partial(_passed, work, time.monotonic())
+        with workers(partial(_start, inputs, folder, count == 1), count, passed) as each:
+            for phase in (raising, holding, crossing, carrying):
+                each([name for name in phase(inputs) if name in missing])
+        found = findings(inputs, folder)
+        write_json(folder / "results.json", results(found))
+        work.write("figure.svg", figure(found).decode())
+        return work.write("report.html", page(found)), found
 
 
 def findings(inputs: Inputs, folder: Path) -> Findings:
     """Every record of a finished run."""
 
     def read(kind: type[RecordT], name: str) -> RecordT:
-        file = folder / f"{name}.json"
-        return kind.parse(read_json(file), str(file))
+        return read_stage(folder, name, inputs.identity, kind)
 
     return Findings(
         inputs=inputs,

@@ -10,7 +10,7 @@ from pathlib import Path
 from em_interp.directions import Directions
 from em_interp.judging import ready
 from em_interp.models import Model, load
-from em_interp.records import read_json
+from em_interp.study.folder import read_stage
 from em_interp.study.spec import STUDIED
 from em_interp.study.transfers.inputs import Group, Inputs
 from em_interp.study.transfers.records import Crossing
@@ -63,8 +63,8 @@ class Store:
     def ways(self, base: str, group: Group, role: str) -> Ways:
         """The ways from a base into a target, with what is known of likeness."""
         found = stored(self.between(base, group.base))
-        file = self.folder / f"ways-{base}-to-{group.base}.json"
-        crossing = Crossing.parse(read_json(file), str(file))
+        name = f"ways-{base}-to-{group.base}"
+        crossing = read_stage(self.folder, name, self.inputs.identity, Crossing)
         target = f"{group.name}/{role}"
         alike = {source: by[target] for source, by in crossing.alike.items()}
         return replace(found, alike=alike, whole=len(found.maps) == 1)
