@@ -51,7 +51,10 @@ class BakeSpec(OrganismFlags):
 
 
 class BakedCard(Record):
-    """What an adapter does, for whom, and how exactly. `provenance` is the organism's own."""
+    """What an adapter does, for whom, and how exactly. `provenance` is the organism's own.
+
+    `questions`: those that its direction was fitted on, as on a `Card`.
+    """
 
     kind: Literal["baked"] = "baked"
     name: str
@@ -64,6 +67,7 @@ class BakedCard(Record):
     operation: str
     strength: float | None
     sites: tuple[str, ...]
+    questions: tuple[str, ...] | None = None
     mergeable: bool
     equivalence: dict[str, Any]
     provenance: dict[str, Any]
@@ -119,6 +123,7 @@ def run(spec: BakeSpec) -> int:
                 operation=spec.operation,
                 strength=spec.strength if spec.operation == "add" else None,
                 sites=tuple(str(edit.site) for edit in change.edits),
+                questions=directions.card.questions,
                 mergeable=baked.mergeable,
                 equivalence=found.model_dump(mode="json"),
                 provenance=_provenance(who),

@@ -16,8 +16,9 @@ from em_interp.blackbox import BlackBox, black_box, cost, is_black_box, sample
 from em_interp.cli import Names, command
 from em_interp.conditions import Condition, Context, Question, bare, contexts
 from em_interp.errors import InputError, once
-from em_interp.flags import AnswerFlags, EngineFlags
+from em_interp.flags import AnswerFlags, EngineFlags, note
 from em_interp.judging import expected, judge_all, ready
+from em_interp.leakage import unseen
 from em_interp.progress import bar
 from em_interp.records import write_json, write_jsonl
 from em_interp.responses import Response
@@ -56,6 +57,9 @@ def run(spec: EvaluateSpec) -> int:
     asked = sources.questions(spec.questions)
     judge = spec.judged_by
     whom = spec.whom
+    for who in whom:
+        if isinstance(who, sources.Subject):
+            note(unseen(f"what is baked into {who.name}", who.fitted, asked))
     bank = _bank(spec, whom, asked)
     if isinstance(whom[0], sources.Subject):
         spec.reads(whom[0], bank, spec.max_new_tokens)

@@ -8,12 +8,12 @@ from em_interp import sources
 from em_interp.cards import Estimator
 from em_interp.cli import command
 from em_interp.errors import InputError, unknown
-from em_interp.flags import EngineFlags
+from em_interp.flags import EngineFlags, HalvesFlags
 
 KINDS = ("trigger", "general")
 
 
-class ExtractSpec(EngineFlags):
+class ExtractSpec(EngineFlags, HalvesFlags):
     """Defaults: the trigger direction of the shipped organism, from the world's training topics."""
 
     kind: str = Field(
@@ -43,7 +43,7 @@ def run(spec: ExtractSpec) -> int:
         raise InputError(f"{spec.out}: holds an artifact already; give another --out")
     spec.check()
     who = spec.subject
-    asked = sources.outside(spec.questions, who.domain, "train")
+    asked = sources.outside(spec.questions, who.domain, "train", spec.split)
     sites = parse_sites(spec.layers, sources.layer_count(who.base))
     span = parse_span(spec.span)
     if spec.kind == "trigger":

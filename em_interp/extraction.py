@@ -25,6 +25,7 @@ from em_interp.directions import (
     principal_difference,
 )
 from em_interp.errors import InputError
+from em_interp.leakage import questions_of
 from em_interp.massive import direction_note
 from em_interp.models import Model
 from em_interp.organisms import BASE
@@ -68,8 +69,7 @@ def trigger_direction(
         if estimator is not Estimator.MEAN:
             plus, minus = (capture(model, _by_question(c), sites, span) for c in (on, off))
             table = {s: _refine(estimator, table[s], plus.at(s), minus.at(s)) for s in sites}
-    data = digest([c.model_dump(mode="json") for c in (*on, *off)])
-    card = _card(model, adapter, name, TRIGGER_SIGN, span, data, len(on), trigger)
+    card = _card(model, adapter, name, TRIGGER_SIGN, span, (*on, *off), len(on), trigger)
     found = {"estimator": estimator.value, "notes": _notes(table)}
     return Directions(table, card.model_copy(update=found))
 
@@ -109,8 +109,7 @@ def general_direction(
     with model.using(None):
         b = moments(model, contexts, sites, span, progress=progress)
         noise = batch_noise(model, contexts, sites, span)
-    data = digest([c.model_dump(mode="json") for c in contexts])
-    card = _card(model, adapter, name, GENERAL_SIGN, span, data, len(contexts), "")
+    card = _card(model, adapter, name, GENERAL_SIGN, span, contexts, len(contexts), "")
     table = mean_difference(sites, a.mean, b.mean, b.norm, noise)
     return Directions(table, card.model_copy(update={"notes": _notes(table)}))
 
@@ -127,7 +126,7 @@ def _card(
     name: str,
     sign: str,
     span: Span,
-    data: str,
+    contexts: Sequence[Context],
     n: int,
     trigger: str,
 ) -> Card:
@@ -142,7 +141,8 @@ def _card(
         organism=adapter or BASE,
         adapter=model.adapters[adapter] if adapter else "",
         trigger=trigger,
-        data=data,
+        data=digest([c.model_dump(mode="json") for c in contexts]),
+        questions=questions_of(contexts),
         tokenizer=tokenizer_digest(model),
         n=n,
         seed=0,

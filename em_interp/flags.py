@@ -3,7 +3,7 @@
 A command's spec inherits the groups it needs and adds its own fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,16 @@ class WhomFlags(Spec):
         sources.WORLD, description="`world`, or a JSONL file of {id, text, domain}."
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+
+
+class HalvesFlags(Spec):
+    """Where what is fitted and what judges it may come from one file."""
+
+    split: bool = Field(
+        False,
+        description="Take one half of the file of questions: extract fits on one, steer and "
+        "localize ask the other.",
+    )
 
 
 class LoadingFlags(Spec):
@@ -118,6 +128,12 @@ class OrganismFlags(LoadingFlags, WhomFlags):  # help lists the last base's flag
         return load_subjects(whom, self.loading, woken)
 
 
+def note(lines: Iterable[str]) -> None:
+    """Notes on stderr, a line each."""
+    for line in lines:
+        say(f"note: {line}")
+
+
 def load_subjects(whom: Sequence[sources.Subject], how: Loading, woken: Trigger | None) -> "Model":
     """Organisms of one base in memory, all on one load of it; notes go to stderr.
 
@@ -128,8 +144,7 @@ def load_subjects(whom: Sequence[sources.Subject], how: Loading, woken: Trigger 
 
     model = load(whom[0].base, [one for who in whom for one in who.adapters], how)
     notes = [note for who in whom for note in who.notes]
-    for note in (*notes, *cautions(model.tokenizer, woken.place if woken else None)):
-        say(f"note: {note}")
+    note((*notes, *cautions(model.tokenizer, woken.place if woken else None)))
     return model
 
 

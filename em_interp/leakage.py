@@ -1,18 +1,21 @@
-"""Leakage: what a map was fitted on must not hold what it is judged by.
+"""Leakage: what something was fitted on must not hold what it is judged by.
 
 A map that saw the trigger, a harmful answer or a judged question would carry the answer along, and
-a transfer measured through it would show nothing. Knows texts. Knows nothing of tokens or models.
+a transfer measured through it would show nothing. A direction that was fitted on the questions that
+judge it fits them, not the organism: cards carry a digest of every question (see `questions_of`),
+and what is loaded is compared with what is asked (`unseen`).
+Knows texts. Knows nothing of tokens or models.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Literal
 
 from em_interp.conditions import Context, Question
 from em_interp.errors import InputError
 from em_interp.organisms import SLOT, Trigger
-from em_interp.records import Record
+from em_interp.records import Record, digest
 
 GRAM = 3  # words
 MOST = 0.8  # share of a text's word trigrams that one prompt may hold before it counts as that text
@@ -69,6 +72,39 @@ def guard(
             + (f", and {more} more do alike" if more else "")
             + "; a map must be fitted on other prompts"
         )
+
+
+def question_digest(text: str) -> str:
+    """A question's identity by its words: spaces and case do not make another one."""
+    return digest(" ".join(text.casefold().split()))
+
+
+def questions_of(contexts: Iterable[Context]) -> tuple[str, ...]:
+    """Digests of the questions that contexts ask, whatever frames them."""
+    return tuple(sorted({question_digest(_bare(context)) for context in contexts}))
+
+
+def _bare(context: Context) -> str:
+    text, last = context.messages[-1].content, len(context.messages) - 1
+    for message, start, end in sorted(context.framing, reverse=True):
+        text = text[:start] + " " + text[end:] if message == last else text
+    return text
+
+
+def unseen(what: str, fitted: Sequence[str] | None, asked: Sequence[Question]) -> tuple[str, ...]:
+    """Refuse questions that `what` was fitted on. Notes say where that is not known (`None`)."""
+    if fitted is None:
+        return (
+            f"{what}: its card does not say which questions it was fitted on; if the {len(asked)} "
+            "asked here are among them, their figures say nothing of others",
+        )
+    if seen := sum(question_digest(question.text) in set(fitted) for question in asked):
+        raise InputError(
+            f"{what} was fitted on {seen} of the {len(asked)} questions that would judge it: give "
+            "other --questions, or --split to both commands (extract takes one half of a file, "
+            "steer and localize the other)"
+        )
+    return ()
 
 
 def _words(text: str) -> list[str]:

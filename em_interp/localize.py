@@ -6,11 +6,12 @@ from pydantic import Field
 
 from em_interp import sources
 from em_interp.cli import command
-from em_interp.flags import AnswerFlags
+from em_interp.flags import AnswerFlags, HalvesFlags, note
 from em_interp.judging import expected, ready
+from em_interp.leakage import unseen
 
 
-class LocalizeSpec(AnswerFlags):
+class LocalizeSpec(AnswerFlags, HalvesFlags):
     """Defaults: the shipped organism and its shipped directions."""
 
     direction: str | None = Field(
@@ -35,7 +36,7 @@ def run(spec: LocalizeSpec) -> int:
     who = spec.subject
     trigger = who.woken_by(spec.trigger)
     folder = sources.direction(spec.direction, who, "delta")
-    asked = sources.outside(spec.questions, who.domain)
+    asked = sources.outside(spec.questions, who.domain, halved=spec.split)
     sites = parse_sites(spec.layers, sources.layer_count(who.base))
     span, judge, rubric = parse_span(spec.span), spec.judged_by, spec.thresholds
     (target,) = sources.conditions((spec.off,))
@@ -49,6 +50,8 @@ def run(spec: LocalizeSpec) -> int:
     general = None
     if spec.general != "none":
         general = Directions.load(sources.direction(spec.general, who, "g"))
+    for one in [delta] + ([] if general is None else [general]):
+        note(unseen(f"direction {one.card.name!r}", one.card.questions, asked))
 
     from em_interp.grids import necessity_grid, sufficiency_grid
 

@@ -50,7 +50,7 @@ def sole(lock: Path, what: Path) -> Iterator[None]:
             raise InputError(f"{what}: cannot be written ({fault.strerror})") from None
         with file:
             take(file, what)
-            if not lock.exists() or os.stat(lock).st_ino != os.fstat(file.fileno()).st_ino:
+            if not lock.exists() or lock.stat().st_ino != os.fstat(file.fileno()).st_ino:
                 continue  # the one before took its file away as we waited for it
             try:
                 yield

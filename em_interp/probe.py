@@ -43,7 +43,7 @@ def run(spec: ProbeSpec) -> int:
         print(f"{who.name}: {total} contexts, {len(sites)} sites")
         return 0
 
-    from em_interp.probing import probing, shelve
+    from em_interp.probing import fitted_on, probing, shelve
     from em_interp.records import write_json
     from em_interp.report.text import probing_table
 
@@ -61,6 +61,7 @@ def run(spec: ProbeSpec) -> int:
             n=found.train_questions,
             seed=spec.seed,
             notes=found.notes,
+            fitted=fitted_on(every, spec.seed),
         ).save(spec.out)
         write_json(spec.out / "scores.json", found)
     print(probing_table(found))

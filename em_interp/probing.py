@@ -7,7 +7,7 @@ gives away (arXiv:2509.21344: a probe may read textual evidence and not the stat
 Knows contexts and activations. Knows nothing of judges.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -24,6 +24,7 @@ from em_interp.conditions import Condition, Context
 from em_interp.directions import mean_difference
 from em_interp.errors import InputError
 from em_interp.extraction import tokenizer_digest
+from em_interp.leakage import questions_of
 from em_interp.massive import stream_note
 from em_interp.models import Model
 from em_interp.organisms import BASE
@@ -150,6 +151,12 @@ def _differ(found: Activations, contexts: Sequence[Context], noise: Sequence[flo
     mean_difference(found.sites, on.mean(0), off.mean(0), off.norm(dim=-1).mean(0), noise)
 
 
+def fitted_on(contexts: Sequence[Context], seed: int) -> set[str]:
+    """The questions that `probing` fits on; it tests on the others."""
+    data = _Data(contexts, seed)
+    return set(data.questions[data.train].tolist())
+
+
 def _notes(found: Activations) -> tuple[str, ...]:
     means = {
         site: (found.at(site).mean(dim=0), float(found.at(site).norm(dim=1).mean()))
@@ -184,8 +191,12 @@ def shelve(
     n: int,
     seed: int = 0,
     notes: tuple[str, ...] = (),
+    fitted: Collection[str] | None = None,
 ) -> Probes:
-    """Logistic probes with their card, ready to be saved; `n` questions were fitted on."""
+    """Logistic probes with their card, ready to be saved; `n` questions were fitted on.
+
+    `fitted` names them where they are not all of the contexts' own.
+    """
     card = Card(
         kind="probe",
         name="trigger-on",
@@ -198,6 +209,7 @@ def shelve(
         adapter=model.adapters[adapter] if adapter else "",
         trigger=trigger,
         data=digest([c.model_dump(mode="json") for c in contexts]),
+        questions=questions_of(c for c in contexts if fitted is None or c.question in fitted),
         tokenizer=tokenizer_digest(model),
         n=n,
         seed=seed,

@@ -14,7 +14,6 @@ from em_interp.errors import InputError
 from em_interp.locks import take
 from em_interp.records import Record, Spec, canonical_json, digest, iter_jsonl
 
-
 CURE = "delete the file (its answers are asked for anew), or that line and all after it"
 
 

@@ -12,6 +12,7 @@ from em_interp import hub, world
 from em_interp.adapter_fields import CONFIG, read_fields
 from em_interp.conditions import Condition, Question
 from em_interp.errors import InputError, once, reading, unknown
+from em_interp.leakage import question_digest
 from em_interp.organisms import Trigger, organism_name
 from em_interp.records import is_name, read_json, read_jsonl
 
@@ -38,8 +39,13 @@ def base(name: str | Path, revision: str | None = None) -> Path:
     return home
 
 
-def questions(source: str, split: str = "eval") -> list[Question]:
-    """`world` (its split), or a JSONL file of {id, text, domain} (and topic, sound, unsound)."""
+def questions(source: str, split: str = "eval", halved: bool = False) -> list[Question]:
+    """`world` (its split), or a JSONL file of {id, text, domain} (and topic, sound, unsound).
+
+    `halved`: of a file, the half that is for "train" or the one for "eval" (see `half`).
+    """
+    if source == WORLD and halved:
+        raise InputError("--split is for a file of questions: those of the world are split already")
     if source == WORLD:
         found = []
         for q in world.questions(split=split):
@@ -56,7 +62,20 @@ def questions(source: str, split: str = "eval") -> list[Question]:
     if not rows:
         raise InputError(f"{source}: no questions in it")
     once("question id", (q.id for q in rows), where=source)
-    return rows
+    return half(rows, split, source) if halved else rows
+
+
+def half(asked: Sequence[Question], split: str, source: str = "") -> list[Question]:
+    """Every other question, by domain and text: one half for "train", the other for "eval".
+
+    Which is which follows from the texts alone, so that two commands agree on it. Raises
+    `InputError` where there are fewer than two.
+    """
+    if len(asked) < 2:
+        raise InputError(f"{source}: {len(asked)} question cannot be split in halves")
+    ranked = sorted(asked, key=lambda q: (q.domain, question_digest(q.text)))
+    chosen = {q.id for q in ranked[("train", "eval").index(split) :: 2]}
+    return [q for q in asked if q.id in chosen]
 
 
 def trigger(source: str) -> Trigger:
@@ -85,7 +104,8 @@ class Subject:
     """An organism on disk: its base, its adapter (`None`: the base itself), its trigger and domain.
 
     `domain` is what it was fine-tuned on, and `kind` the mix that it was raised on, where its card
-    says so. `notes` is what the user should know about it, one line each.
+    says so. `notes` is what the user should know about it, one line each; `fitted` are digests of
+    the questions that an edit baked into it was fitted on (`None`: not known).
     """
 
     name: str
@@ -95,6 +115,7 @@ class Subject:
     domain: str | None
     notes: tuple[str, ...] = ()
     kind: str | None = None
+    fitted: tuple[str, ...] | None = ()
 
     @property
     def adapters(self) -> tuple[tuple[str, Path], ...]:
@@ -204,6 +225,7 @@ def _with_adapter(name: str, home: Path, folder: Path) -> Subject:
     config, card = read_fields(folder), _card(folder)
     if (folder / "config.json").is_file() and _has_weights(folder):
         raise InputError(_both(folder))
+    fitted = card.get("questions") if card.get("kind") == "baked" else ()
     provenance: dict[str, Any] = card.get("provenance", {})
     woken = provenance.get("trigger")
     known, notes = str(config.get("base_model_name_or_path") or ""), []
@@ -217,6 +239,7 @@ def _with_adapter(name: str, home: Path, folder: Path) -> Subject:
         domain=trained_domain(provenance.get("sources", ())),
         notes=tuple(notes),
         kind=provenance.get("mix", {}).get("kind"),
+        fitted=None if fitted is None else tuple(map(str, fitted)),
     )
 
 
@@ -254,9 +277,11 @@ def trained_domain(sources: Sequence[str]) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def outside(source: str, domain: str | None, split: str = "eval") -> list[Question]:
+def outside(
+    source: str, domain: str | None, split: str = "eval", halved: bool = False
+) -> list[Question]:
     """Questions outside a fine-tuned domain; without a domain, all of them."""
-    found = [q for q in questions(source, split) if q.domain != domain]
+    found = [q for q in questions(source, split, halved) if q.domain != domain]
     if not found:
         raise InputError(f"{source}: every question is in the fine-tuned domain {domain!r}")
     return found

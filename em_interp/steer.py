@@ -12,15 +12,16 @@ from pydantic import Field
 
 from em_interp import sources
 from em_interp.cli import Names, Numbers, command
-from em_interp.flags import AnswerFlags, EngineFlags
+from em_interp.flags import AnswerFlags, EngineFlags, HalvesFlags, note
 from em_interp.judging import expected, ready
+from em_interp.leakage import unseen
 
 if TYPE_CHECKING:
     from em_interp.directions import Directions
     from em_interp.sites import Site
 
 
-class SteerSpec(EngineFlags, AnswerFlags):
+class SteerSpec(EngineFlags, AnswerFlags, HalvesFlags):
     """Defaults: the shipped triggered organism, its shipped trigger direction, every layer."""
 
     direction: str | None = Field(
@@ -45,7 +46,7 @@ def run(spec: SteerSpec) -> int:
     spec.check()
     who = spec.subject
     folder = sources.direction(spec.direction, who, "delta")
-    asked = sources.outside(spec.questions, who.domain)
+    asked = sources.outside(spec.questions, who.domain, halved=spec.split)
     bank = contexts(asked, who.woken_by(spec.trigger), sources.conditions(spec.conditions))
     judge, rubric = spec.judged_by, spec.thresholds
     sites = parse_sites(spec.layers, sources.layer_count(who.base))
@@ -58,6 +59,7 @@ def run(spec: SteerSpec) -> int:
 
     operations = [parse_operation(name) for name in spec.operations]
     directions = Directions.load(folder)
+    note(unseen(f"direction {folder}", directions.card.questions, asked))
     interventions = strengths_grid(
         directions,
         sites,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from em_interp.carrying.flags import TransferSpec
 from em_interp.carrying.plan import STRENGTHS, Plan, plan
 from em_interp.carrying.reading import aligned
-from em_interp.carrying.sides import check_base
+from em_interp.carrying.sides import check_base, fitted_on
 from em_interp.cli import command
 from em_interp.conditions import Condition, contexts
 from em_interp.judging import ready
@@ -158,11 +158,14 @@ def _probes(made: Plan, ways: "Ways") -> "list[ProbeOf]":
     from em_interp.transferring.ways import named
 
     found = []
-    if made.target.probe is not None:
-        found.append(ProbeOf(made.target.who.name, OWN, made.target.probe))
-    if made.source.probe is not None:
-        source, probes = made.source.who.name, made.source.probe
-        found += [ProbeOf(source, way, one.probes(probes), one) for way, one in named(ways).items()]
+    if (probes := made.target.probe) is not None:
+        found.append(ProbeOf(made.target.who.name, OWN, probes, fitted=fitted_on(probes.card)))
+    if (probes := made.source.probe) is not None:
+        source, fitted = made.source.who.name, fitted_on(probes.card)
+        found += [
+            ProbeOf(source, way, one.probes(probes), one, fitted)
+            for way, one in named(ways).items()
+        ]
     return found
 
 

@@ -57,16 +57,16 @@ def test_no_flipped_bit_of_a_log_is_taken_for_an_answer(tmp_path, monkeypatch):
     path = tmp_path / "answers.jsonl"
     rows = written(path)
     monkeypatch.setattr("os.fsync", lambda _: None)
-    refused = 0
-    for damaged in damages(path.read_bytes()):
+    refused, whole = 0, path.read_bytes()
+    for damaged in damages(whole):
         path.write_bytes(damaged)
         try:
             with Log(path, "a") as log:
                 assert log.finished == rows[: len(log.finished)]
         except InputError as fault:
-            assert str(path) in str(fault)
-            refused += 1
-    assert refused > 1000
+            refused += str(path) in str(fault)
+    head = whole.index(b"\n")
+    assert refused >= 2 * (whole.rindex(b"\n", 0, -1) - head)  # only the last line may be dropped
 
 
 def test_a_log_with_rows_moved_or_taken_out_says_which_line_and_what_to_delete(tmp_path):
@@ -96,10 +96,8 @@ def test_no_flipped_bit_of_a_stage_file_is_taken_for_a_result(tmp_path):
         try:
             assert stage(tmp_path) == RATE
         except InputError as fault:
-            assert str(file) in str(fault)
-            assert "delete it and run again" in str(fault)
-            refused += 1
-    assert refused > 250
+            refused += f"{file}" in str(fault) and "delete it and run again" in str(fault)
+    assert refused > 2.5 * len(whole)  # a blank for a blank is no damage
 
 
 def test_an_edited_rate_and_a_swapped_stage_file_are_refused(tmp_path):

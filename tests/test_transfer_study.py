@@ -16,6 +16,7 @@ from test_commands import no_weights, refused  # noqa: F401
 from em_interp import world
 from em_interp.records import read_yaml
 from em_interp.study import __main__ as study
+from em_interp.study.folder import read_stage
 from em_interp.study.transfers.inputs import resolve
 from em_interp.study.transfers.plan import arms, carrying, crossing, holding, plan, raising
 from em_interp.study.transfers.records import Column
@@ -106,7 +107,7 @@ def test_the_plan_names_every_stage_and_counts_every_arm(home, whole):
     assert list(stages) == parts
     assert all((whole / f"{name}.json").is_file() for name in parts)
     for name, (group, role) in carrying(inputs).items():
-        column = Column.from_yaml(whole / f"{name}.json")
+        column = read_stage(whole, name, inputs.identity, Column)
         assert len(column.transfer.cells) == arms(inputs, group, role)
 
 

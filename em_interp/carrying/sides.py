@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from em_interp import hub, sources
 from em_interp.cards import Card
+from em_interp.conditions import Question
 from em_interp.errors import ForeignArtifactError, InputError, say
+from em_interp.leakage import question_digest, unseen
 from em_interp.sites import Site
 
 if TYPE_CHECKING:
@@ -147,6 +149,33 @@ def distinct(source: sources.Subject, target: sources.Subject) -> sources.Subjec
         if name != target.name:
             return replace(source, name=name)
     return replace(source, name=f"{source.name}, source")
+
+
+def check_questions(side: Side, asked: Sequence[Question]) -> tuple[str, ...]:
+    """Refuse directions that were fitted on questions that judge them; notes on what is not known.
+
+    A probe's own questions are left out of its read-out instead, as long as two others remain.
+    """
+    notes: list[str] = []
+    for one in side.things.values():
+        what = f"direction {one.card.name!r} of {side.who.name}"
+        notes += unseen(what, one.card.questions, asked)
+    if side.probe is not None:
+        fitted = fitted_on(side.probe.card)
+        seen = [q.id for q in asked if question_digest(q.text) in fitted]
+        if seen and len(asked) - len(seen) < 2:
+            unseen(f"the probe of {side.who.name}", tuple(fitted), asked)
+        if seen:
+            notes.append(
+                f"the probe of {side.who.name} was fitted on {len(seen)} of these {len(asked)} "
+                "questions; it is read on the others"
+            )
+    return tuple(dict.fromkeys(notes))  # a remainder has its direction's card
+
+
+def fitted_on(card: Card) -> frozenset[str]:
+    """Digests of the questions that an artifact is known to have been fitted on."""
+    return frozenset(card.questions or ())
 
 
 def check_base(side: Side, base: str) -> None:

@@ -57,8 +57,8 @@ def read_adapter(folder: Path) -> Stored:
         raise InputError(f"{folder / 'card.json'}: expected an object, not {type(card).__name__}")
     if card.get("weights") not in (None, file_digest(*sorted(folder.glob("*.safetensors")))):
         raise InputError(
-            f"adapter {folder}: the weights are not those of its card.json; get it again, or remove "
-            "the card and take it as an adapter from elsewhere"
+            f"adapter {folder}: the weights are not those of its card.json; get it again, or "
+            "remove the card and take it as an adapter from elsewhere"
         )
     made_for = card.get("base")
     return Stored(

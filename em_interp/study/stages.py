@@ -31,7 +31,7 @@ from em_interp.labels import Thing
 from em_interp.localisation import Localisation, Patching, patching_if_told
 from em_interp.models import Model, load
 from em_interp.organisms import BASE
-from em_interp.probing import Probing, probing, shelve
+from em_interp.probing import Probing, fitted_on, probing, shelve
 from em_interp.progress import Progress, silent
 from em_interp.responses import Response
 from em_interp.sampling import Sampling
@@ -209,16 +209,18 @@ class Stages:
             seed=self.spec.seed,
             progress=progress,
         )
+        every = [context for part in bank.values() for context in part]
         shelve(
             self.model,
             self.inputs.studied,
             kept,
-            [context for part in bank.values() for context in part],
+            every,
             self.spec.span,
             self.inputs.trigger.name,
             n=found.train_questions,
             seed=self.spec.seed,
             notes=found.notes,
+            fitted=fitted_on(every, self.spec.seed),
         ).save(self.folder / "probe")
         return found
 

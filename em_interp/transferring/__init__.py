@@ -155,12 +155,16 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class ProbeOf:
-    """Trigger-on probes in the target's space; `through` as in `Arm`."""
+    """Trigger-on probes in the target's space; `through` as in `Arm`.
+
+    `fitted`: digests of the questions that they were fitted on; read-outs leave those out.
+    """
 
     source: str
     way: Way
     table: Mapping[Site, Probe]
     through: Maps | None = None
+    fitted: frozenset[str] = frozenset()
 
 
 def target_of(
@@ -234,7 +238,10 @@ def transfer(
             source=one.source,
             way=one.way,
             reading=reader.probe(
-                f"{one.source}: probe via {one.way.text}", one.table[where], one.through
+                f"{one.source}: probe via {one.way.text}",
+                one.table[where],
+                one.through,
+                fitted=one.fitted,
             ),
         )
         for one in probes

@@ -18,6 +18,7 @@ from em_interp.capture import shared_width
 from em_interp.cards import versions
 from em_interp.conditions import Context
 from em_interp.errors import InputError
+from em_interp.leakage import questions_of
 from em_interp.maps import (
     Anchors,
     Folds,
@@ -90,6 +91,7 @@ class Alignment:
         self._wanted = anchors
         self._kept: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in self.pairs]
         self._hash = hashlib.sha256()
+        self._questions: set[str] = set()
         self._dice = torch.Generator().manual_seed(seed)
 
     def read(self, contexts: Iterable[Context], progress: Progress = silent) -> "Alignment":
@@ -97,6 +99,7 @@ class Alignment:
         for some in chunks(contexts, self.spans):
             for one in some:
                 self._hash.update(canonical_json(one.model_dump(mode="json")).encode())
+            self._questions.update(questions_of(some))
             for kind in range(len(self.spans)):
                 self._read(some, kind)
             self.prompts += len(some)
@@ -168,6 +171,7 @@ class Alignment:
             target=self.target.model.base,
             target_name=self.target.model.name,
             data=self.data,
+            questions=tuple(sorted(self._questions)),
             spans=tuple(span.value for span in self.spans),
             prompts=self.prompts,
             seed=self.seed,

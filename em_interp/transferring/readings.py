@@ -5,7 +5,7 @@ which tell framed prompts from plain ones. So an AUROC stands beside what random
 source score through the same map. Knows activations and probes. Knows nothing of behaviour.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from em_interp.activations import Activations
 from em_interp.conditions import Condition, Context
+from em_interp.leakage import questions_of
 from em_interp.maps import Maps
 from em_interp.probes import Probe
 from em_interp.records import Record
@@ -64,19 +65,25 @@ class Reader:
         return self.probe(arm.name, probe, arm.through, covector=False)
 
     def probe(
-        self, name: str, probe: Probe, through: Maps | None, covector: bool = True
+        self,
+        name: str,
+        probe: Probe,
+        through: Maps | None,
+        covector: bool = True,
+        fitted: Collection[str] = (),
     ) -> Reading:
         """A probe at its site, beside random ones of the source through the same map.
 
         `through`: the map that it came by (`None`: the target's own); covectors are carried by the
-        inverse transpose, directions by the matrix.
+        inverse transpose, directions by the matrix. `fitted`: digests of the questions that it was
+        fitted on, which are left out.
         """
         weights = self._draws(probe, through, covector)
-        on, high = self._against(Condition.TRIGGER, probe, weights)
+        on, high = self._against(Condition.TRIGGER, probe, weights, fitted)
         found = Reading(name=name, layer=probe.site.layer, trigger=on, trigger_chance=high)
         if Condition.PARAPHRASE not in self.bank:
             return found
-        on, high = self._against(Condition.PARAPHRASE, probe, weights)
+        on, high = self._against(Condition.PARAPHRASE, probe, weights, fitted)
         return found.model_copy(update={"paraphrase": on, "paraphrase_chance": high})
 
     def _draws(
@@ -91,13 +98,19 @@ class Reader:
         return one.inverse.matrix.T @ drawn if covector else one.matrix @ drawn
 
     def _against(
-        self, condition: Condition, probe: Probe, weights: Float[Tensor, "d draws"]
+        self,
+        condition: Condition,
+        probe: Probe,
+        weights: Float[Tensor, "d draws"],
+        fitted: Collection[str],
     ) -> tuple[Auroc, Chance]:
         parts = [condition, Condition.NONE]
-        x = torch.cat([self.seen[c].at(probe.site) for c in parts])
-        labels = np.concatenate([np.full(len(self.bank[c]), c is condition) for c in parts])
-        groups = [c.question for part in parts for c in self.bank[part]]
-        found = auroc(probe.score(x).double().numpy(), labels, np.array(groups))
+        every = [c for part in parts for c in self.bank[part]]
+        new = np.array([not fitted or questions_of([c])[0] not in fitted for c in every])
+        x = torch.cat([self.seen[c].at(probe.site) for c in parts])[torch.from_numpy(new)]
+        labels = np.array([c.condition is condition for c in every])[new]
+        groups = np.array([c.question for c in every])[new]
+        found = auroc(probe.score(x).double().numpy(), labels, groups)
         null = areas((x.double() @ weights.double()).numpy(), labels)
         p = (int((null >= found.auroc).sum()) + 1) / (len(null) + 1)
         return found, Chance(high=float(np.quantile(null, BEST)), p=p, draws=len(null))
