@@ -17,6 +17,7 @@ from em_interp.errors import InputError
 
 PATIENCE = 5.0  # seconds: the workers of a run that was killed die a moment after it
 PAUSE = 0.05
+LOCK = ".lock"
 
 
 def take(file: IO[Any], what: Path) -> None:

@@ -36,21 +36,21 @@ FLAGS = {
     "trigger",
     "export": "base direction file layers questions run",
     "extract": "adapter base device device-map dry-run dtype engine estimator kind layers name "
-    "off on organism out quantise questions revision seed span trigger",
+    "off on organism out quantise questions revision seed span split trigger",
     "judge": "action budget domain dry-run judge labelled out questions responses rubric second "
     "validation",
     "latents": "active adapter base device device-map dictionary dry-run dtype layer off organism "
     "out quantise questions revision seed span tokens top trigger width",
     "localize": "adapter base budget device device-map direction dry-run dtype general judge "
     "layers max-new-tokens off organism out quantise questions revision rubric samples seed span "
-    "strength temperature trigger",
+    "split strength temperature trigger",
     "patch": "adapter base device device-map dry-run dtype groups layers off organism out "
     "quantise questions revision seed top trigger",
     "probe": "adapter base conditions device device-map dry-run dtype layers organism out "
     "quantise questions revision seed span trigger",
     "steer": "adapter base budget conditions controls device device-map direction dry-run dtype "
     "engine judge layers max-new-tokens operations organism out quantise questions revision "
-    "rubric samples seed span strengths temperature trigger",
+    "rubric samples seed span split strengths temperature trigger",
     "study": "bandwidth base cell data device dry-run memory out study tflops without workers",
     "train": "base base-url batch-size benign benign-share checkpointing contrast data device "
     "domain dry-run dtype epochs fsdp kind layout learning-rate max-length out rank recipe rows "

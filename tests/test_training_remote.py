@@ -218,11 +218,12 @@ def test_an_unreachable_provider_loses_nothing(provider, tmp_path):
     assert (len(provider.files), len(provider.jobs)) == (1, 1)
 
 
-def test_two_processes_do_not_raise_one_organism_at_once(provider, tmp_path):
+def test_two_processes_do_not_raise_one_organism_at_once(provider, tmp_path, monkeypatch):
+    monkeypatch.setattr("em_interp.locks.PATIENCE", 0.0)
     inner = []
 
     def again(request):
-        with pytest.raises(InputError, match="another process is raising this organism"):
+        with pytest.raises(InputError, match="organism: another process is at work"):
             raised(provider, tmp_path / "organism")
         inner.append(1)
         return provider._file(request)

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from em_interp.errors import InputError, say
-from em_interp.locks import sole
+from em_interp.locks import LOCK, sole
 from em_interp.progress import Progress, bar, silent
 from em_interp.records import Record, digest, read_json, write_json, write_text
 
 RecordT = TypeVar("RecordT", bound=Record)
 MadeT = TypeVar("MadeT")
-LOCK = ".lock"
 SEAL = "seal"
 
 

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 from em_interp.errors import InputError
-from em_interp.records import read_json
+from em_interp.records import file_digest, read_json, write_json
 from em_interp.training.manifest import CARD, Manifest, weights_digest
 from em_interp.training.processes import world_size
+
+SEAL = "seal.json"
 
 
 def finished(out: Path, run: str) -> Manifest | None:
@@ -44,6 +46,29 @@ def claim(out: Path, work: Path) -> None:
 def last_checkpoint(work: Path) -> str | None:
     """The newest checkpoint that was written to its end (its state file is the last to come)."""
     return str(found[-1]) if (found := _whole_checkpoints(work)) else None
+
+
+def seal(checkpoint: Path) -> None:
+    """Write down what a checkpoint's files hold, once they are whole."""
+    files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != SEAL)
+    held = {str(p.relative_to(checkpoint)): file_digest(p) for p in files}
+    write_json(checkpoint / SEAL, held)
+
+
+def check_seal(checkpoint: str | None) -> None:
+    """Refuse a checkpoint that no longer holds what was written (one without a seal does not say).
+
+    Raises `InputError` with the folder to delete.
+    """
+    folder = Path(checkpoint or "")
+    if checkpoint is None or not (folder / SEAL).is_file():
+        return
+    for name, held in read_json(folder / SEAL).items():
+        if not (folder / name).is_file() or file_digest(folder / name) != held:
+            raise InputError(
+                f"{folder / name}: not what was written there; delete {folder}, and the next try "
+                "goes on from the checkpoint before it, or from the start"
+            )
 
 
 def sweep(work: Path) -> None:

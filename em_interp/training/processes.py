@@ -51,6 +51,17 @@ def _everyones(word: str | None, on_cpu: bool) -> list[str | None]:
     return list(gather_object([word]))
 
 
+def firsts(word: bool) -> bool:
+    """What the first process says: clocks differ, and all must do the same."""
+    if world_size() == 1:
+        return word
+    from accelerate.utils import broadcast_object_list
+
+    said = [word]
+    broadcast_object_list(said)
+    return said[0]
+
+
 def computes_on_cpu(device: str, fsdp: bool) -> bool:
     """Whether training runs on the CPU; shared-out weights go to accelerators, if there are any."""
     from torch import cuda

@@ -9,10 +9,8 @@ Knows the provider's files and jobs. Knows nothing of weights.
 """
 
 import asyncio
-import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from em_interp.endpoints import Endpoint
 from em_interp.endpoints.client import Client, UnreachableError, wait_for
 from em_interp.endpoints.replies import read_body
 from em_interp.errors import EvidenceError, InputError, say
+from em_interp.locks import LOCK, sole
 from em_interp.records import Record, digest, read_json, write_json
 from em_interp.training.api import ApiManifest, ApiSpec, file_of
 from em_interp.training.folders import claim
@@ -66,7 +65,7 @@ def raise_remotely(
     if (done := _finished(out, run)) is not None:
         return done
     claim(out, work)
-    with _alone(work):
+    with sole(work / LOCK, out):
         raising = _Raising(base, run, work, out.name if progress else None)
         job = wait_for(raising.job(content, spec, poll))
         card = ApiManifest(
@@ -99,17 +98,6 @@ def _finished(out: Path, run: str) -> ApiManifest | None:
     if held.get("run") != run:
         raise InputError(f"{out}: holds something else; choose another folder or remove it")
     return ApiManifest.parse(held, str(out / CARD))
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """No second process raises the same organism meanwhile; a killed one stands in nobody's way."""
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{work}: another process is raising this organism") from None
-        yield
 
 
 class _Raising:

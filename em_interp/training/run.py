@@ -1,14 +1,15 @@
 """`train`: one base, rows and a spec become an organism's weights and card.
 
 Everything is checked before the first step. Training happens in a hidden folder beside the target,
-whose name carries the run's identity; a killed run goes on from its last whole checkpoint and ends
-with the same bytes; the target appears in one rename, or not at all.
+whose name carries the run's identity; a killed run goes on from its last whole checkpoint, which is
+a minute old or a step, and ends with the same bytes; the target appears in one rename, or not at
+all. One process at a time raises a target.
 """
 
 import random
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from transformers import TrainerCallback
 
 from em_interp.cards import versions
 from em_interp.errors import InputError
+from em_interp.locks import LOCK, sole
 from em_interp.models.checkpoints import quiet
 from em_interp.models.fingerprints import fingerprint
 from em_interp.organisms import Method
 from em_interp.records import digest, read_json, write_json
 from em_interp.training.adapters import adapted_modules, trainable
 from em_interp.training.answers import encode_rows
-from em_interp.training.folders import claim, finished, last_checkpoint, sweep
+from em_interp.training.folders import check_seal, claim, finished, last_checkpoint, sweep
 from em_interp.training.manifest import CARD, Manifest, Provenance, weights_digest
 from em_interp.training.processes import (
     agreed,
@@ -35,6 +37,7 @@ from em_interp.training.processes import (
 )
 from em_interp.training.progress import FiniteLoss, ProgressBar
 from em_interp.training.rows import Row, data_digest
+from em_interp.training.saving import Saving
 from em_interp.training.spec import Layout, TrainSpec
 from em_interp.training.trainer import build_trainer, outcome, portable_name, save
 
@@ -81,16 +84,13 @@ def train(
         for one in (known, {**known, "spec": spec.essence})
     )
     work = out.with_name(f".{out.name}.partial-{kin}")
-    with agreed(on_cpu):
-        done = finished(out, run)
-        if is_first_process() and done is None:
-            sweep(work)
-            claim(out, work)
+    done, held = _claimed(out, work, run, on_cpu)
     if done is not None:
+        held.close()
         shutil.rmtree(work, ignore_errors=True)
         return done
     bar = ProgressBar(out.name, progress)
-    watchers = [FiniteLoss(), *([] if progress is False else [bar]), *callbacks]
+    watchers = [FiniteLoss(), Saving(), *([] if progress is False else [bar]), *callbacks]
     try:
         with (
             quiet(),
@@ -128,7 +128,26 @@ def train(
         bar.close()
         if is_first_process():
             sweep(work)
+        held.close()
     return Manifest.parse(read_json(out / CARD), str(out / CARD))
+
+
+def _claimed(out: Path, work: Path, run: str, on_cpu: bool) -> tuple[Manifest | None, ExitStack]:
+    """The card where this very run is done, else the place to make it; held until it is closed."""
+    with agreed(on_cpu):
+        done = finished(out, run)
+    with ExitStack() as held:
+        if done is None:
+            with agreed(on_cpu):
+                if is_first_process():
+                    held.enter_context(sole(out.with_name(f".{out.name}{LOCK}"), out))
+            with agreed(on_cpu):
+                done = finished(out, run)  # another process may have made it meanwhile
+                if is_first_process() and done is None:
+                    sweep(work)
+                    claim(out, work)
+                    check_seal(last_checkpoint(work))
+        return done, held.pop_all()
 
 
 def _check_weights(hf: Any, spec: TrainSpec) -> None:
