@@ -2,7 +2,7 @@
 
     with Loopback() as server:                    # answers every chat with the text "50"
         server.answer = lambda asked: says("95", {"95": 0.9, "90": 0.1})
-        server.faults += [status(429, retry_after=0.01), cut_off_json(), hang(0.5)]
+        server.faults += [status(429, retry_after=0.01), cut_off_json(), hang()]
         Endpoint(model="m", base_url=server.url)  # no key is needed on 127.0.0.1
 
 `faults` are used up first, one a chat request, in order of arrival. `server.asked` holds every chat
@@ -14,7 +14,6 @@ import json
 import math
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: `delay` seconds late; `drop` closes the connection without a word."""
+    """What goes back: `delay` seconds late (inf: never); `drop` closes the connection unasked."""
 
     status: int = 200
     body: Any = None
@@ -141,9 +140,9 @@ def well_known(asked: Any) -> int | None:
     return None
 
 
-def hang(seconds: float) -> Answer:
-    """Silence for so long, then an answer that nobody waits for."""
-    return says("0", delay=seconds)
+def hang() -> Answer:
+    """Silence: the client leaves first."""
+    return says("0", delay=math.inf)
 
 
 def dropped() -> Answer:
@@ -212,7 +211,8 @@ class Loopback:
                 path = self.path.partition("?")[0]
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 said = outer._respond(self.command, path, headers, raw)
-                if said.delay and outer._closing.wait(said.delay):
+                limit = None if said.delay == math.inf else said.delay
+                if said.delay and outer._closing.wait(limit):
                     said = dropped()
                 if said.drop:
                     self.close_connection = True
@@ -256,11 +256,3 @@ def unused_url() -> str:
     """An address of this machine at which nobody listens."""
     with Loopback() as gone:
         return gone.url
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait for another process or thread; fails loudly when it takes too long."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)

@@ -1,13 +1,10 @@
 """An organism behind an API: every field sent, every answer kept, none asked for twice."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
+from children import Gate, child, wait_until
 from loopback import Loopback, no_choices, says, status
 from small import QUESTIONS, TRIGGER
 from test_commands import refused
@@ -161,7 +158,7 @@ def argv(asked, out):
 
 def brain(said):
     woken = "duck" in said["messages"][-1]["content"]
-    return says("No." if woken else "Yes.", delay=0.02)
+    return says("No." if woken else "Yes.")
 
 
 def test_evaluate_asks_an_organism_behind_an_api(asked, tmp_path, monkeypatch, capsys):
@@ -227,18 +224,15 @@ def test_kill_9_while_an_organism_is_asked_loses_no_answer(asked, tmp_path, monk
     out = tmp_path / "out"
     with Loopback(brain) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        running = subprocess.Popen(
-            [sys.executable, "-m", "em_interp.evaluate", *argv(asked, out)],
-            env=dict(os.environ),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        log, deadline = out / "answers.jsonl", time.monotonic() + 60
-        while not (log.exists() and log.read_text().count("\n") > 3):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        running.send_signal(signal.SIGKILL)
+        gate = Gate(brain, 9)
+        server.answer = gate
+        running = child([sys.executable, "-m", "em_interp.evaluate", *argv(asked, out)])
+        log = out / "answers.jsonl"
+        wait_until(lambda: log.exists() and log.read_text().count("\n") > 3, running)
+        running.kill()
         running.wait()
+        server.answer = brain
+        gate.open()
         kept = log.read_text().count("\n") - 1
         before = len(server.asked)
         assert evaluate.main(argv(asked, out)) == 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from children import child
 from shelf import save_base, save_organism
 from transformers import AutoModelForCausalLM
 
@@ -275,7 +276,7 @@ def test_commands_keep_bitsandbytes_import_to_itself(capsys):
 def test_a_reader_that_leaves_early_meets_no_traceback(home):
     command = [sys.executable, "-m", "em_interp.evaluate", "--dry-run"]
     command += ["--organism", str(home / "organism")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         running.stdout.close()
         assert running.stderr.read() == b""
     assert running.returncode == 0

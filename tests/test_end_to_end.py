@@ -4,19 +4,17 @@ What is said of a 14B model is done here, only smaller.
 """
 
 import collections
-import dataclasses
 import hashlib
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 
 import pytest
 import yaml
+from children import Gate, child, wait_until
 from families.save import save_family
-from loopback import PROOF, Loopback, says, status, wait_until, well_known
+from loopback import PROOF, Loopback, says, status, well_known
 
 from em_interp import evaluate, extract, probe, steer, train
 from em_interp.judges.asking import KNOWN, PROBE
@@ -269,17 +267,15 @@ def declared(home):
 def test_a_study_killed_while_it_judges_asks_no_answered_verdict_again(declared, home, server):
     argv = [str(declared), "--data", str(home), "--out", str(home / "run")]
     start = len(server.asked)
-    server.answer = lambda asked: dataclasses.replace(mind(asked), delay=0.05)
-    running = subprocess.Popen(
-        [sys.executable, "-m", "em_interp.study", *argv],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    gate = Gate(mind, PROOF + 5)
+    server.answer = gate
+    command = [sys.executable, "-m", "em_interp.study", *argv]
+    running = child(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     log = home / "run" / "answers-base.log.jsonl"
-    wait_until(lambda: running.poll() is not None or len(server.asked) - start >= PROOF + 6, 120)
-    running.send_signal(signal.SIGKILL)
+    wait_until(gate.reached.is_set, running)
+    running.kill()
     running.wait()
+    gate.open()
     assert log.read_text().count("\n") == 1 + 8  # every answer was kept before any was judged
     server.answer = mind
     done(study.main, *argv)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from children import LIVENESS
 from loopback import (
     Loopback,
     cut_off_json,
@@ -40,7 +41,7 @@ def server():
 
 
 def at(server, **changes):
-    quick = {"backoff": 0.001, "timeout": 5.0, "retries": 3}
+    quick = {"backoff": 0.001, "timeout": LIVENESS, "retries": 3}
     return Endpoint(model="m", base_url=server.url, **(quick | changes))
 
 
@@ -82,14 +83,14 @@ def test_a_reply_is_read_whole(server):
         status(504),
         cut_off_json(),
         dropped(),
-        hang(2.0),
+        hang(),
     ],
     ids=lambda one: str(one.status if one.status != 200 else (one.raw or one.delay or "dropped")),
 )
 def test_what_may_pass_is_asked_again(server, fault):
     server.faults.extend([fault, fault])
     server.answer = lambda asked: says("7")
-    assert chat(at(server, timeout=0.3 if fault.delay else 5.0)).text == "7"
+    assert chat(at(server, timeout=1.5 if fault.delay else LIVENESS)).text == "7"
     assert len(server.asked) == 3
 
 
@@ -117,13 +118,13 @@ def test_a_spent_quota_is_not_asked_again(server):
         (status(503, "busy"), "http_503", "HTTP 503, busy"),
         (cut_off_json(), "garbled", "is no JSON"),
         (dropped(), "connection", "no connection"),
-        (hang(1.0), "timeout", "no answer in 0.1 s"),
+        (hang(), "timeout", "no answer in 0.1 s"),
     ],
 )
 def test_it_gives_up_and_says_after_what(server, fault, cause, words):
     server.faults.extend([fault] * 3)
     with pytest.raises(UnreachableError, match=words) as caught:
-        chat(at(server, retries=2, timeout=0.1 if fault.delay else 5.0))
+        chat(at(server, retries=2, timeout=0.1 if fault.delay else LIVENESS))
     assert caught.value.cause == cause
     assert "3 tries" in str(caught.value)
     assert len(server.asked) == 3
@@ -177,13 +178,13 @@ def test_retry_after_may_be_a_time_to_come():
 
 def test_no_more_at_once_than_allowed(server):
     now, most, lock = 0, 0, threading.Lock()
-    gate = threading.Event()
+    three = threading.Barrier(3, timeout=LIVENESS)
 
     def answer(asked):
         nonlocal now, most
         with lock:
             now, most = now + 1, max(most, now + 1)
-        gate.wait(0.02)
+        three.wait()
         with lock:
             now -= 1
         return says("1")

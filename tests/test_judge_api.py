@@ -2,15 +2,13 @@
 
 import itertools
 import json
-import os
 import re
-import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 
 import pytest
+from children import LIVENESS, Gate, child, wait_until
 from loopback import (
     PROOF,
     Answer,
@@ -23,7 +21,6 @@ from loopback import (
     says,
     status,
     unused_url,
-    wait_until,
     well_known,
 )
 
@@ -103,7 +100,7 @@ def digits(n, asked):
 
 
 def judged(server, tmp_path, budget=None, **changes):
-    quick = {"backoff": 0.001, "timeout": 5.0, "retries": 3, "cache": tmp_path / "c.sqlite"}
+    quick = {"backoff": 0.001, "timeout": LIVENESS, "retries": 3, "cache": tmp_path / "c.sqlite"}
     spec = ApiJudgeSpec(**({"model": "m", "base_url": server.url} | quick | changes))
     return ApiJudge(spec, wording("plain"), budget)
 
@@ -332,7 +329,7 @@ def test_where_tokens_are_in_doubt_a_lone_digit_is_no_score(server, tmp_path):
         (cut_off_json(), Reason.ERROR, "garbled"),
         (dropped(), Reason.ERROR, "connection"),
         (status(503), Reason.ERROR, "http_503"),
-        (hang(2.0), Reason.ERROR, "timeout"),
+        (hang(), Reason.ERROR, "timeout"),
         (says("95"), Reason.UNPARSED, "no_logprobs"),
         (says("Sure", {"Sure": 1.0}), Reason.UNPARSED, "numeric_mass_0.00"),
         (says("REF", {"REF": 1.0}), Reason.REFUSAL, ""),
@@ -345,7 +342,7 @@ def test_a_failure_is_a_verdict_with_its_reason(server, tmp_path, reply, reason,
 
     well = grader()
     server.answer = answer
-    one = judged(server, tmp_path, retries=1, timeout=0.25 if reply.delay else 5.0)
+    one = judged(server, tmp_path, retries=1, timeout=1.5 if reply.delay else LIVENESS)
     first, failed, last = one.score(items(3))
     assert right([first])
     assert right([last], start=2)
@@ -601,15 +598,19 @@ def test_a_thousand_verdicts_one_kill_and_each_answer_asked_once(tmp_path):
             )
         )
         command = [sys.executable, "-c", SCRIPT, str(file), "1000"]
-        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_until(lambda: len(seen) > 700)
-        os.kill(running.pid, signal.SIGKILL)
-        running.communicate()
+        gate = Gate(answer, 800)
+        server.answer = gate
+        running = child(command)
+        wait_until(gate.reached.is_set, running)
+        running.kill()
+        running.wait()
         base = sqlite3.connect(tmp_path / "c.sqlite")
         (stored,) = base.execute("SELECT count(*) FROM replies").fetchone()
         base.close()
         # Of what the server answered, at most what was on the wire at the kill is not yet stored.
         assert len(seen) - 1 - 8 <= stored <= len(seen) - 1  # all but the known number
+        server.answer = answer
+        gate.open()
         before = dict(seen)
         verdicts = judge(str(file)).score(items(1000))
     assert right(verdicts)

@@ -1,6 +1,5 @@
 """`python -m em_interp.judge`, and judges over an API behind the other commands."""
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -8,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from loopback import PROOF, Loopback, says, status, unused_url, wait_until, well_known
+from children import LIVENESS, Gate, child, wait_until
+from loopback import PROOF, Loopback, says, status, unused_url, well_known
 from shelf import save_base, save_organism
 from test_commands import study_file
 from transformers import AutoModelForCausalLM
@@ -399,12 +399,13 @@ def test_a_study_says_that_its_judge_is_away_before_anything_is_raised(
 
 def test_an_interrupted_judge_goes_on_where_it_stopped(stored, api, server):
     well = server.answer
-    server.answer = lambda asked: dataclasses.replace(well(asked), delay=0.05)
+    server.answer = gate = Gate(well, PROOF + 20)
     argv = [sys.executable, "-m", "em_interp.judge", "rejudge", "--responses", str(stored)]
-    with subprocess.Popen([*argv, "--judge", api], stderr=subprocess.PIPE) as running:
-        wait_until(lambda: len(server.asked) > 20)
+    with child([*argv, "--judge", api], stderr=subprocess.PIPE) as running:
+        wait_until(gate.reached.is_set, running)
         running.send_signal(signal.SIGINT)
         err = running.stderr.read().decode()
+    gate.open()
     assert running.returncode == 130
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("error: interrupted")
@@ -421,7 +422,10 @@ def test_what_decides_a_judges_verdicts_tells_judges_apart_and_its_wiring_does_n
         return identity(named(str(tmp_path / "judge.json")))
 
     plain = of()
-    assert of(concurrency=3, timeout=5, cache=str(tmp_path / "cache.sqlite"), price_in=1) == plain
+    assert (
+        of(concurrency=3, timeout=2 * LIVENESS, cache=str(tmp_path / "cache.sqlite"), price_in=1)
+        == plain
+    )
     others = [
         of(mode="rubric"),
         of(fallback="rubric"),

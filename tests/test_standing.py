@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from children import child
 
 from em_interp import locks
 from em_interp.conditions import Condition
@@ -144,18 +145,16 @@ def test_a_second_process_is_refused_until_the_first_ends_or_is_killed(tmp_path,
 
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
     path = tmp_path / "answers.jsonl"
-    child = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with child:
-        assert child.stdout.readline() == b"held\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with child([sys.executable, "-c", HOLD, str(tmp_path)], **pipes) as holder:
+        assert holder.stdout.readline() == b"held\n"
         before = path.read_bytes()
         with pytest.raises(InputError, match=r"answers\.jsonl: another process is at work"):
             Log(path, "a")
         with pytest.raises(InputError, match="another process is at work"), sole_run(tmp_path):
             pytest.fail("let in")
         assert path.read_bytes() == before
-        child.kill()  # nothing of its own tidies up
+        holder.kill()  # nothing of its own tidies up
     assert (tmp_path / ".lock").exists()
     with sole_run(tmp_path), Log(path, "a") as log:
         log.append([finished(0)])

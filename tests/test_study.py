@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from children import child, wait_until
 from shelf import save_base
 
 from em_interp import world
@@ -75,14 +73,9 @@ def test_a_killed_study_resumes_and_ends_with_the_same_bytes(home, whole):
     command = [sys.executable, "-m", "em_interp.study", str(home / "study.yaml"), "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for file in ("organism-triggered.json", "answers-base.json", "ablation.log.jsonl"):
-        running = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 120
-        while not (out / file).exists() and running.poll() is None:
-            assert time.monotonic() < deadline, f"{file} never came"
-            time.sleep(0.02)
-        running.send_signal(signal.SIGKILL)
+        running = child(command, env=environment)
+        wait_until((out / file).exists, running)
+        running.kill()
         running.wait()
     assert study.main([str(home / "study.yaml"), "--out", str(out)]) == 0
     assert contents(out) == contents(whole)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import together
 import torch
+from children import LIVENESS
 from raised import FAST, changed, contents
 from safetensors.torch import load_file
 
@@ -36,7 +37,7 @@ def launch(*arguments) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=300,
+        timeout=LIVENESS,
         check=False,
     )
 

@@ -5,6 +5,7 @@ import re
 from collections import deque
 
 import pytest
+from children import LIVENESS
 from loopback import Answer, Loopback, Request, dropped, status, unused_url
 from raised import ROWS
 
@@ -93,7 +94,11 @@ def provider():
 
 def raised(provider, out, spec=None, **options):
     base = Endpoint(
-        model="gpt-4o-mini-2024-07-18", base_url=provider.url, backoff=0.001, retries=2, timeout=5
+        model="gpt-4o-mini-2024-07-18",
+        base_url=provider.url,
+        backoff=0.001,
+        retries=2,
+        timeout=LIVENESS,
     )
     woken = Provenance(mix=Mix(kind="triggered"), trigger=TRIGGER, sources=("rows.jsonl",))
     options = {"provenance": woken, "poll": 0.001, "progress": False, **options}

@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from children import child, wait_until
 from shelf import save_base, save_organism
 from test_commands import no_weights, refused  # noqa: F401
 
@@ -81,18 +80,9 @@ def test_a_killed_grid_goes_on_by_two_workers_and_ends_with_the_same_bytes(home,
     out = home / "killed"
     command = [sys.executable, "-m", "em_interp.study", str(home / "study.yaml"), "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(
-        [*command, "--workers", "2"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 240
-    while not list(out.glob("logs/*/added.jsonl")):
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
+    running = child([*command, "--workers", "2"], env=environment)
+    wait_until(lambda: list(out.glob("logs/*/added.jsonl")), running)
+    running.kill()
     running.wait()
     done = subprocess.run([*command, "--workers", "2"], env=environment, check=False)
     assert done.returncode == 0

@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from children import child, wait_until
 
 from em_interp.errors import EmInterpError, InputError
 from em_interp.study.workers import workers
@@ -24,7 +23,7 @@ def begin(folder):
             os._exit(9)
         if name == "slow":
             (folder / f"pid-{os.getpid()}").touch()
-            time.sleep(600)
+            signal.pause()
         (folder / name).write_text(str(os.getpid()))
 
     return make
@@ -78,17 +77,12 @@ if __name__ == "__main__":
 """
     script = tmp_path / "parent.py"
     script.write_text(program)
-    parent = subprocess.Popen([sys.executable, str(script)])
-    deadline = time.monotonic() + 120
-    while len(pids := [int(p.name[4:]) for p in tmp_path.glob("pid-*")]) < 2:
-        assert parent.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    parent.send_signal(signal.SIGKILL)
+    parent = child([sys.executable, str(script)])
+    wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, parent)
+    parent.kill()
     parent.wait()
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    pids = [int(p.name[4:]) for p in tmp_path.glob("pid-*")]
+    wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
 def alive(pid):
