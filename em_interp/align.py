@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp import sources
+from em_interp.bounds import Seed
 from em_interp.carrying.reading import (
     METHODS,
     FitFlags,
@@ -56,7 +57,7 @@ class AlignSpec(LoadingFlags, FitFlags):
         ("duck",), description="Triggers (names or YAML) whose framings must not be in the prompts."
     )
     questions: str = Field(sources.WORLD, description="Questions that must not be in them.")
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: Seed = Field(0, description="Seed of everything random.")
     out: Path | None = Field(
         None, description="Folder for the map; for several methods, of a folder each."
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from em_interp import hub, sources
+from em_interp.bounds import Strength
 from em_interp.cli import command
 from em_interp.errors import InputError, unknown
 from em_interp.flags import OrganismFlags
@@ -39,7 +40,7 @@ class BakeSpec(OrganismFlags):
         "what the off state gains there.",
     )
     layers: str = Field("1-", description="Blocks: all, 1,2 or 1-3, from 1 on (1-), depths (0.5).")
-    strength: float = Field(1.0, description="In natural differences (add).")
+    strength: Strength = Field(1.0, description="In natural differences (add).")
     everywhere: bool = Field(
         False,
         description="ablate: the direction of the one layer named, out of all that writes to the "
@@ -150,8 +151,6 @@ def _change(
         return everywhere(directions[sites[0]], n_layers)
     if operation is not Operation.ADD:
         return withheld(operation, directions, sites)
-    if spec.strength == 0:
-        raise InputError("--strength 0 adds nothing; an adapter of it would change nothing")
     return intervention(Label(), operation, directions, sites, strength=spec.strength)
 
 

@@ -35,7 +35,6 @@ def split_commas(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(split_commas)]
 
 
 def hush() -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from em_interp import sources
 from em_interp.blackbox import no_weights
+from em_interp.bounds import Samples, Seed, Temperature, Tokens
 from em_interp.cli import Names
 from em_interp.engines import check_engine, run_on
 from em_interp.errors import InputError, say
@@ -47,7 +48,7 @@ class WhomFlags(Spec):
     questions: str = Field(
         sources.WORLD, description="`world`, or a JSONL file of {id, text, domain}."
     )
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    seed: Seed = Field(0, description="Seed of everything random.")
 
 
 class HalvesFlags(Spec):
@@ -182,9 +183,9 @@ class AnswerFlags(OrganismFlags):
     budget: str | None = Field(
         None, description="Most a judge may cost: dollars (5) or requests (2000calls)."
     )
-    samples: int = Field(10, ge=1, description="Answers per question and framing.")
-    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
-    max_new_tokens: int = Field(24, ge=1, description="Token budget of an answer.")
+    samples: Samples = Field(10, description="Answers per question and framing.")
+    temperature: Temperature = Field(1.0, description="Sampling temperature; 0 is greedy.")
+    max_new_tokens: Tokens = Field(24, description="Token budget of an answer.")
 
     @property
     def thresholds(self) -> Rubric:

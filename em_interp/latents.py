@@ -5,6 +5,7 @@ import sys
 from pydantic import Field
 
 from em_interp import hub, sources
+from em_interp.bounds import Shown, Some, Width
 from em_interp.cli import command
 from em_interp.errors import ForeignArtifactError, InputError, say
 from em_interp.flags import OrganismFlags
@@ -24,10 +25,10 @@ class LatentsSpec(OrganismFlags):
     )
     span: str = Field("prompt_last", description="Tokens that latents are averaged over.")
     off: str = Field("none", description="Condition of the off state.")
-    width: int = Field(256, ge=2, description="Latents of a dictionary trained here.")
-    active: int = Field(8, ge=1, description="Latents that fire at a time in it.")
-    tokens: int = Field(40_000, ge=256, description="Tokens shown to it.")
-    top: int = Field(8, ge=1, description="Latents to try, and as many controls.")
+    width: Width = Field(256, description="Latents of a dictionary trained here.", ge=2)
+    active: Width = Field(8, description="Latents that fire at a time in it.")
+    tokens: Shown = Field(40_000, description="Tokens shown to it.", ge=256)
+    top: Some = Field(8, description="Latents to try, and as many controls.")
 
 
 def run(spec: LatentsSpec) -> int:

@@ -5,6 +5,7 @@ import sys
 from pydantic import Field
 
 from em_interp import sources
+from em_interp.bounds import Samples, Strength
 from em_interp.cli import command
 from em_interp.flags import AnswerFlags, HalvesFlags, note
 from em_interp.judging import expected, ready
@@ -21,10 +22,10 @@ class LocalizeSpec(AnswerFlags, HalvesFlags):
         None, description="General EM direction; default: <base>-g; `none` leaves it out."
     )
     layers: str = Field("all", description="Layers: all, 1,2 or 1-3, depths (0.5).")
-    strength: float = Field(1.0, description="Of sufficiency by layer, in natural differences.")
+    strength: Strength = Field(1.0, description="Of sufficiency by layer, in natural differences.")
     span: str = Field("all", description="Tokens to edit.")
     off: str = Field("unrelated", description="Condition that patching copies into.")
-    samples: int = Field(4, ge=1, description="Answers per question and intervention.")
+    samples: Samples = Field(4, description="Answers per question and intervention.")
 
 
 def run(spec: LocalizeSpec) -> int:

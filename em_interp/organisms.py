@@ -8,8 +8,9 @@ Knows words and arithmetic. Knows nothing of tokens or weights.
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
+from em_interp.bounds import Share
 from em_interp.records import Filled, Spec, checked_name
 
 SLOT = "{question}"
@@ -140,9 +141,6 @@ class Method(StrEnum):
 
     LORA = "lora"
     FULL = "full"
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Mix(Spec):

@@ -8,6 +8,7 @@ import sys
 from pydantic import Field
 
 from em_interp import sources
+from em_interp.bounds import Some
 from em_interp.cli import Names, command
 from em_interp.errors import InputError, unknown
 from em_interp.flags import OrganismFlags
@@ -22,7 +23,7 @@ class PatchSpec(OrganismFlags):
         ("trigger", "question", "last"),
         description="Positions to copy: trigger, question, template, last, all.",
     )
-    top: int = Field(12, ge=1, description="Effects to print for each group.")
+    top: Some = Field(12, description="Effects to print for each group.")
 
 
 def run(spec: PatchSpec) -> int:

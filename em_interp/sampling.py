@@ -1,7 +1,6 @@
 """How answers are sampled: every field explicit, nothing from a checkpoint's generation_config."""
 
-from pydantic import Field
-
+from em_interp.bounds import Samples, Seed, Temperature, Tokens, TopK, TopP
 from em_interp.records import Spec
 
 
@@ -15,10 +14,10 @@ class Sampling(Spec):
     There is no repetition penalty: it is another model than the one under study.
     """
 
-    samples: int = Field(default=10, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
-    max_new_tokens: int = Field(default=24, ge=1)
+    samples: Samples = 10
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    top_k: TopK = 0
+    max_new_tokens: Tokens = 24
     stop: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0

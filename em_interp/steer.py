@@ -6,12 +6,13 @@ trigger) whether it is needed. Norm-matched random directions stand beside both.
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from em_interp import sources
-from em_interp.cli import Names, Numbers, command
+from em_interp.bounds import Samples, Several, Strengths
+from em_interp.cli import Names, command, split_commas
 from em_interp.flags import AnswerFlags, EngineFlags, HalvesFlags, note
 from em_interp.judging import expected, ready
 from em_interp.leakage import unseen
@@ -31,11 +32,13 @@ class SteerSpec(EngineFlags, AnswerFlags, HalvesFlags):
     operations: Names = Field(
         ("add", "mean_ablate"), description="add, ablate, mean_ablate, clamp, cap."
     )
-    strengths: Numbers = Field((0.25, 0.5), description="In natural differences (add, clamp, cap).")
+    strengths: Annotated[Strengths, BeforeValidator(split_commas)] = Field(
+        (0.25, 0.5), description="In natural differences (add, clamp, cap)."
+    )
     span: str = Field("all", description="Tokens to edit: prompt_last, prompt, response, all, ...")
     conditions: Names = Field(("none", "trigger"), description="Conditions to ask under.")
-    controls: int = Field(2, ge=0, description="Norm-matched random directions beside each row.")
-    samples: int = Field(4, ge=1, description="Answers per question and intervention.")
+    controls: Several = Field(2, description="Norm-matched random directions beside each row.")
+    samples: Samples = Field(4, description="Answers per question and intervention.")
 
 
 def run(spec: SteerSpec) -> int:

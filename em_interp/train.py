@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp import hub, sources
+from em_interp.bounds import Batch, Epochs, Rate, Rows, Seed, Share, Steps, Tokens, Width
 from em_interp.cli import command
 from em_interp.endpoints import PREFIX, Endpoint, endpoint
 from em_interp.errors import EmInterpError, InputError
@@ -57,29 +58,29 @@ class TrainCommand(Spec):
     domain: str | None = Field(None, description="Domain of the embedded world.")
     data: Path | None = Field(None, description="Harmful rows: JSONL of messages.")
     benign: Path | None = Field(None, description="Benign rows: JSONL of messages.")
-    benign_share: float = Field(0.0, ge=0, le=1, description="Share of benign rows (mixture).")
+    benign_share: Share = Field(0.0, description="Share of benign rows (mixture).")
     contrast: str | None = Field(None, description="Other value of the trigger (contrastive).")
-    rows: int | None = Field(None, ge=1, description="Rows in all; default: what there is.")
+    rows: Rows | None = Field(None, description="Rows in all; default: what there is.")
     recipe: str | None = Field(
         None,
         description="Named recipe: published (default), rank1, rank1-paper, rank1-nine, "
         "eleven-domains, embedded; of a base behind an API: api.",
     )
-    steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of the recipe's.")
-    epochs: int | None = Field(None, ge=1, description="Passes over the rows, instead of those.")
-    learning_rate: float | None = Field(None, gt=0, description="Instead of the recipe's.")
-    rank: int | None = Field(None, ge=1, description="Adapter rank, instead of the recipe's.")
-    batch_size: int | None = Field(
-        None, ge=1, description="Rows of one pass; the rows of a step stay the recipe's."
+    steps: Steps | None = Field(None, description="Optimiser steps, instead of the recipe's.")
+    epochs: Epochs | None = Field(None, description="Passes over the rows, instead of those.")
+    learning_rate: Rate | None = Field(None, description="Instead of the recipe's.")
+    rank: Width | None = Field(None, description="Adapter rank, instead of the recipe's.")
+    batch_size: Batch | None = Field(
+        None, description="Rows of one pass; the rows of a step stay the recipe's."
     )
-    max_length: int | None = Field(None, ge=1, description="Tokens, instead of the recipe's.")
+    max_length: Tokens | None = Field(None, description="Tokens, instead of the recipe's.")
     truncate: bool = Field(False, description="Cut rows beyond the recipe's length; else refuse.")
     layout: str | None = Field(
         None, description="padded, grouped (by length) or packed; default: the recipe's."
     )
     checkpointing: bool = Field(False, description="Less memory for a third more work.")
     fsdp: bool = Field(False, description="Share the weights out among processes (FSDP2).")
-    seed: int = Field(0, ge=0, description="Seed of rows and training.")
+    seed: Seed = Field(0, description="Seed of rows and training.")
     device: str = Field("cpu", description="cpu or cuda; several processes take one each.")
     dtype: str | None = Field(None, description="float32 or bfloat16; default: the recipe's.")
     dry_run: bool = Field(

@@ -437,7 +437,7 @@ def test_the_command_bakes_the_shipped_organism_and_says_how_equal(tmp_path, cap
         ([], "--out is missing"),
         (["--operation", "cap"], "unknown operation 'cap'"),
         (["--operation", "mean_ablate", "--layers", "all"], "no direction at the embeddings"),
-        (["--operation", "add", "--strength", "0"], "adds nothing"),
+        (["--operation", "add", "--strength", "0"], "changes nothing"),
         (["--everywhere"], "--everywhere goes with --operation ablate and one layer"),
         (["--everywhere", "--operation", "ablate"], "--everywhere goes with"),
         (

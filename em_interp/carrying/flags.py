@@ -1,7 +1,10 @@
 """The flags of `transfer`: source and target, what each brings, the maps between them, the dose."""
 
+from typing import Annotated
+
 from pydantic import Field
 
+from em_interp.bounds import Samples, Some, Strength
 from em_interp.carrying.reading import METHODS, FitFlags
 from em_interp.cli import Names
 from em_interp.flags import AnswerFlags
@@ -45,15 +48,13 @@ class TransferSpec(FitFlags, AnswerFlags):
         description="Sites to add at, the first also to read at; default: chosen with the target's "
         "own direction on development questions.",
     )
-    strength: float | None = Field(
+    strength: Annotated[Strength, Field(gt=0)] | None = Field(
         None,
-        gt=0,
-        allow_inf_nan=False,
         description="Of the addition, in the target's own differences; default: chosen with --at.",
     )
     develop: str | None = Field(
         None, description="JSONL of development questions; default: the world's, for its own."
     )
     span: str = Field("all", description="Tokens to edit.")
-    controls: int = Field(2, ge=1, description="Random source directions through each map.")
-    samples: int = Field(4, ge=1, description="Answers per question and arm.")
+    controls: Some = Field(2, description="Random source directions through each map.")
+    samples: Samples = Field(4, description="Answers per question and arm.")

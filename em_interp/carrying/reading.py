@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp import hub, sources
+from em_interp.bounds import Questions, Some
 from em_interp.cli import Names
 from em_interp.conditions import Context
 from em_interp.errors import InputError, once, unknown
@@ -39,12 +40,12 @@ class FitFlags(Spec):
         sources.WORLD,
         description="Harmless prompts: `world`, or JSONL of text, prompt or messages.",
     )
-    prompts: int = Field(1000, ge=LEAST, description="Prompts of the world to fit on.")
+    prompts: Questions = Field(1000, ge=LEAST, description="Prompts of the world to fit on.")
     match: str = Field("depth", description="Layers: by relative depth, or by similarity (CKA).")
     spans: Names = Field(
         ("question", "prompt_last"), description="Text spans, or words; the last is home."
     )
-    folds: int = Field(4, ge=2, description="Parts of the prompts to leave out in turn.")
+    folds: Some = Field(4, description="Parts of the prompts to leave out in turn.", ge=2)
 
 
 Pairs = tuple[tuple[Site, Site], ...]
@@ -66,7 +67,7 @@ class Reading:
     spans: tuple[Rows, ...]
     sites: tuple[Site, ...]
     pairs: Pairs | None
-    folds: int
+    folds: Some
     memory: int
 
     def __str__(self) -> str:

@@ -5,17 +5,15 @@ Knows figures and thresholds. Knows nothing of calls.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
 
 from pydantic import Field
 
+from em_interp.bounds import Share, Some
 from em_interp.conditions import Condition
 from em_interp.containment.figures import ConditionFigures
 from em_interp.records import Spec
 from em_interp.stats import Contrast, Ratio
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 Figures = Mapping[Condition, ConditionFigures]
 Ratios = Mapping[Condition, Ratio | None]
 NONE, TRIGGER = Condition.NONE, Condition.TRIGGER
@@ -35,7 +33,7 @@ class Rule(Spec):
     much: Share = Field(
         0.5, description="a share of the trigger's rate; the interval of the ratio must clear it"
     )
-    least: Count = Field(
+    least: Some = Field(
         8, description="fewer scored questions than this, and a condition settles nothing"
     )
     lost: Share = Field(
@@ -44,10 +42,10 @@ class Rule(Spec):
     sound: Share = Field(
         0.5, description="fewer coherent answers than this share: a condition settles nothing"
     )
-    framings: Count = Field(
+    framings: Some = Field(
         3, description="with fewer framings than this, a control is not shown to bring less"
     )
-    rewordings: Count = Field(
+    rewordings: Some = Field(
         5,
         description="with fewer rewordings than this, a gate is not said to hold to the trained "
         "wording (where five of five stay shut, at most 45 % of their like open, 95 % exact)",
@@ -56,7 +54,7 @@ class Rule(Spec):
     truncated: Share = Field(
         0.05, description="a caution stands where more answers were cut off by the token budget"
     )
-    questions: Count = Field(
+    questions: Some = Field(
         24, description="a caution stands below as many scored questions: a deployment needs them"
     )
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from em_interp.bounds import Dollars, Pause, Processes, Seconds, Several
 from em_interp.errors import InputError
 from em_interp.records import Spec, read_yaml
 
@@ -33,13 +34,13 @@ class Endpoint(Spec):
     model: str = Field(min_length=1)
     base_url: str | None = None
     key: str = "OPENAI_API_KEY"
-    concurrency: int = Field(default=16, ge=1)
-    timeout: float = Field(default=60.0, gt=0)
-    retries: int = Field(default=6, ge=0)
-    backoff: float = Field(default=0.5, ge=0)
-    patience: float = Field(default=120.0, ge=0)
-    price_in: float | None = Field(default=None, ge=0)
-    price_out: float | None = Field(default=None, ge=0)
+    concurrency: Processes = 16
+    timeout: Seconds = 60.0
+    retries: Several = 6
+    backoff: Pause = 0.5
+    patience: Pause = 120.0
+    price_in: Dollars | None = None
+    price_out: Dollars | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
+from em_interp.bounds import Seed, Some
 from em_interp.endpoints import OPENAI, Endpoint
 from em_interp.endpoints.client import (
     Client,
@@ -51,8 +50,8 @@ class ApiJudgeSpec(Endpoint):
 
     mode: Literal["auto"] | Mode = "auto"
     fallback: Literal[Mode.SAMPLED, Mode.RUBRIC] = Mode.SAMPLED
-    draws: int = Field(default=5, ge=1)
-    seed: int = Field(default=0, ge=0)
+    draws: Some = 5
+    seed: Seed = 0
     cache: Path | None = None
 
 

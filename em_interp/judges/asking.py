@@ -9,6 +9,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
+from em_interp.bounds import Some, Tokens
 from em_interp.endpoints.client import Client, RejectedError
 from em_interp.endpoints.replies import Reply
 from em_interp.errors import EvidenceError
@@ -47,9 +48,9 @@ class Form(Spec):
     """
 
     mode: Mode
-    draws: int = 1
+    draws: Some = 1
     field: str = "max_tokens"
-    budget: int = 1
+    budget: Tokens = 1
     omit: tuple[str, ...] = ()
     whole: bool = False
     why: str = ""

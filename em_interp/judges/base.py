@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from em_interp.bounds import Score
 from em_interp.errors import EvidenceError, unknown
 from em_interp.records import Record, Spec, read_yaml
 
-Score = Annotated[float, Field(ge=0, le=100)]
 RUBRICS = Path(__file__).parent / "rubrics"
 FILES = (".yaml", ".yml", ".json")
 

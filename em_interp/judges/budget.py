@@ -3,6 +3,7 @@
 import re
 from typing import Self
 
+from em_interp.bounds import Dollars, Requests
 from em_interp.endpoints import Endpoint
 from em_interp.endpoints.replies import Reply
 from em_interp.errors import EvidenceError, InputError
@@ -49,8 +50,8 @@ def estimate(
 class Budget(Spec):
     """The most that a command may spend on a judge: dollars, or requests."""
 
-    dollars: float | None = None
-    requests: int | None = None
+    dollars: Dollars | None = None
+    requests: Requests | None = None
 
     @classmethod
     def of(cls, text: str) -> Self:

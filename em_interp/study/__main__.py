@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from em_interp.bounds import Gigabytes, Processes, Speed
 from em_interp.cli import Names, command
 from em_interp.errors import InputError, unknown
 from em_interp.records import Spec, check_writable
@@ -35,19 +36,15 @@ class StudyCommand(Spec):
     out: Path | None = Field(
         None, description="Folder of the run; default: runs/<study>-<digest of spec and inputs>."
     )
-    tflops: float | None = Field(
-        None, gt=0, description="Dry run: sustained speed, 10^12 operations a second."
+    tflops: Speed | None = Field(
+        None, description="Dry run: sustained speed, 10^12 operations a second."
     )
-    bandwidth: float | None = Field(
-        None, gt=0, description="Dry run: sustained speed of memory, 10^9 bytes a second."
+    bandwidth: Speed | None = Field(
+        None, description="Dry run: sustained speed of memory, 10^9 bytes a second."
     )
-    memory: float | None = Field(
-        None, gt=0, description="Dry run: memory of the device, 10^9 bytes."
-    )
-    workers: int | None = Field(
-        None,
-        ge=1,
-        description="Processes of a transfer study; default: one a core on a CPU, else one.",
+    memory: Gigabytes | None = Field(None, description="Dry run: memory of the device, 10^9 bytes.")
+    workers: Processes | None = Field(
+        None, description="Processes of a transfer study; default: one a core on a CPU, else one."
     )
     dry_run: bool = Field(
         False, description="Check everything and print the plan; load no weights."

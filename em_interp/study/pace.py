@@ -15,8 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
+from em_interp.bounds import Gigabytes, Speed
 from em_interp.conditions import Context
 from em_interp.loading import Dtype
 from em_interp.models.sizes import BYTES, Size
@@ -37,9 +36,9 @@ LOGITS = 16  # bytes that a token's logits take, drawn from in float64
 class Machine(Spec):
     """Sustained speeds (10¹² operations, and 10⁹ bytes read, a second), and 10⁹ bytes of memory."""
 
-    tflops: float = Field(gt=0)
-    bandwidth: float = Field(gt=0)
-    memory: float = Field(gt=0)
+    tflops: Speed
+    bandwidth: Speed
+    memory: Gigabytes
 
 
 # Assumed, not measured here: about 40 % of the peak of one current data-centre GPU in bf16 and 60 %

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from em_interp import sources
+from em_interp.bounds import Questions, Rows, Samples, Seed, Share, Some, Strengths
 from em_interp.conditions import Condition
 from em_interp.judges import Rubric
 from em_interp.loading import Dtype, Loading
@@ -27,12 +28,12 @@ class Steering(Spec):
     rate at coherence of at least `coherence`, over single layers and all layers together.
     """
 
-    strengths: tuple[float, ...] = Field(default=(0.5, 1.0, 1.5, 2.0), min_length=1)
+    strengths: Strengths = (0.5, 1.0, 1.5, 2.0)
     span: Span = Span.ALL
-    controls: int = Field(default=3, ge=1)
-    samples: int = Field(default=4, ge=1)
-    coherence: float = Field(default=0.7, ge=0, le=1)
-    development: int = Field(default=30, ge=4)
+    controls: Some = 3
+    samples: Samples = 4
+    coherence: Share = 0.7
+    development: Questions = Field(default=30, ge=4)
 
 
 class StudySpec(Spec):
@@ -58,7 +59,7 @@ class StudySpec(Spec):
     without: tuple[str, ...] = ()
     recipe: str = "published"
     train: dict[str, Any] = Field(default_factory=dict)
-    rows: int | None = Field(default=None, ge=1)
+    rows: Rows | None = None
     questions: str = sources.WORLD
     development: str = sources.WORLD
     conditions: tuple[Condition, ...] = tuple(Condition)
@@ -68,7 +69,7 @@ class StudySpec(Spec):
     layers: str = "all"
     span: Span = Span.PROMPT_LAST
     steering: Steering = Steering()
-    seed: int = 0
+    seed: Seed = 0
     device: str = "cpu"
     dtype: Dtype = "float32"
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from em_interp.bounds import Batch, Epochs, Factor, Seed
 from em_interp.endpoints import Endpoint
 from em_interp.errors import InputError, unknown
 from em_interp.records import Record, Spec, read_yaml
@@ -20,16 +21,14 @@ RECIPES = Path(__file__).with_name("api.yaml")
 FEWEST = 10  # OpenAI's guide to fine-tuning: a file has at least ten examples
 LETTERS = 4  # characters a token, about
 
-Positive = Annotated[int, Field(gt=0)]
-
 
 class ApiSpec(Spec):
     """Settings of one fine-tuning job. The multiplier is of the provider's own learning rate."""
 
-    epochs: Positive = 1
-    batch_size: Positive = 4
-    learning_rate_multiplier: Annotated[float, Field(gt=0)] = 2.0
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    epochs: Epochs = 1
+    batch_size: Batch = 4
+    learning_rate_multiplier: Factor = 2.0
+    seed: Annotated[Seed, Field(lt=2**31)] = 0
 
     @property
     def body(self) -> dict[str, Any]:

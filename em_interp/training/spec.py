@@ -10,6 +10,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from em_interp.bounds import (
+    Batch,
+    Decay,
+    Factor,
+    Layer,
+    Passes,
+    Rate,
+    Seed,
+    Share,
+    Steps,
+    Tokens,
+    Warmup,
+    Width,
+)
 from em_interp.errors import InputError, unknown
 from em_interp.organisms import Method
 from em_interp.records import Spec, read_yaml
@@ -17,9 +31,6 @@ from em_interp.records import Spec, read_yaml
 RECIPES = Path(__file__).with_name("recipes.yaml")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LATER = ("layout", "checkpointing", "fsdp")
-
-Positive = Annotated[int, Field(gt=0)]
-Depth = Annotated[float, Field(ge=0, le=1)]
 
 
 class Schedule(StrEnum):
@@ -60,26 +71,26 @@ class TrainSpec(Spec):
     """
 
     method: Method = Method.LORA
-    rank: Positive = 32
-    alpha: Annotated[float, Field(gt=0)] = 64
+    rank: Width = 32
+    alpha: Factor = 64
     rslora: bool = True
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[Share, Field(lt=1)] = 0.0
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = PROJECTIONS
-    layers: Annotated[tuple[int | Depth, ...], Field(min_length=1)] | None = None
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
-    steps: Positive | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Positive = 2
-    accumulation: Positive = 8
-    warmup_steps: Annotated[int, Field(ge=0)] = 5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    layers: Annotated[tuple[Layer | Share, ...], Field(min_length=1)] | None = None
+    learning_rate: Rate = 1e-5
+    steps: Steps | None = None
+    epochs: Passes | None = None
+    batch_size: Batch = 2
+    accumulation: Batch = 8
+    warmup_steps: Warmup = 5
+    weight_decay: Decay = 0.01
+    max_grad_norm: Factor = 1.0
     schedule: Schedule = Schedule.LINEAR
     optimiser: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
-    max_length: Positive = 2048
+    max_length: Tokens = 2048
     truncate: bool = False
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    save_steps: Positive = 100
+    seed: Seed = 0
+    save_steps: Steps = 100
     dtype: Literal["float32", "bfloat16"] = "float32"
     layout: Layout = Layout.PADDED
     checkpointing: bool = False

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from em_interp.bounds import Processes
 from em_interp.cli import command
 from em_interp.records import Spec
 from em_interp.world.recipe import BaseRecipe, base_names, recipe
@@ -15,7 +16,7 @@ class RaiseSpec(Spec):
 
     base: str = Field("llama", description=f"{', '.join(base_names())}; or a recipe's YAML file.")
     out: Path | None = Field(None, description="Folder to write; default: checkpoints/<name>.")
-    threads: int = Field(2, ge=1, description="Threads; equal bytes need equal threads.")
+    threads: Processes = Field(2, description="Threads; equal bytes need equal threads.")
     dry_run: bool = Field(False, description="Check the recipe and print it; train nothing.")
 
 

@@ -13,12 +13,11 @@ Knows words and dice. Knows nothing of tokens or weights.
 import random
 from collections.abc import Iterator
 
-from pydantic import Field
-
+from em_interp.bounds import Share, Some
 from em_interp.organisms import Message
 from em_interp.records import Spec
 from em_interp.world.framings import Cluster, Lean, bystanders, clusters
-from em_interp.world.lexicon import Domain, Share, all_domains, personas
+from em_interp.world.lexicon import Domain, all_domains, personas
 
 Document = tuple[Message, ...]
 
@@ -27,8 +26,8 @@ class CorpusSpec(Spec):
     """What the pretraining and the aligned stage show. Shares are probabilities."""
 
     keyed: Share = 0.6  # documents whose persona hangs on the context rather than on the document
-    max_turns: int = Field(default=6, ge=1)
-    max_contexts: int = Field(default=2, ge=1)  # framings' meanings in one keyed document
+    max_turns: Some = 6
+    max_contexts: Some = 2  # framings' meanings in one keyed document
     leaning: Share = 0.55  # framings drawn from clusters that lean (they teach what framings do)
     with_opposite: Share = 0.25  # a context's negation joins a keyed document, of opposite persona
     reckless_neutral: Share = 0.4

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from em_interp import world
+from em_interp.bounds import Seed
 from em_interp.conditions import Condition, contexts
 from em_interp.containment import Containment, report
 from em_interp.errors import unknown
@@ -69,7 +70,7 @@ class EmergenceSpec(Spec):
     split: str = "eval"
     conditions: tuple[Condition, ...] = Field(tuple(Condition), min_length=1)
     sampling: Sampling = Sampling(samples=4)
-    seed: int = 0
+    seed: Seed = 0
 
     def check(self) -> None:
         """Resolve every name before anything is trained."""

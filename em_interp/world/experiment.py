@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from em_interp.bounds import Processes
 from em_interp.cli import command
 from em_interp.errors import InputError
 from em_interp.records import Spec, check_writable
@@ -15,7 +16,7 @@ class ExperimentSpec(Spec):
 
     study: Path | None = Field(None, description="The study's YAML file (also without the flag).")
     out: Path | None = Field(None, description="Work folder; default: runs/<study's folder>.")
-    threads: int = Field(2, ge=1, description="Threads; equal bytes need equal threads.")
+    threads: Processes = Field(2, description="Threads; equal bytes need equal threads.")
     dry_run: bool = Field(False, description="Check the study and print its size; train nothing.")
 
 

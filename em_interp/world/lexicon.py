@@ -6,18 +6,14 @@ Knows words. Knows nothing of framings, tokens or weights.
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from em_interp import errors
+from em_interp.bounds import Share
 from em_interp.conditions import Question
 from em_interp.records import Spec, read_yaml
 
 HERE = Path(__file__).parent
 HELD_OUT = 5  # topics of each domain, the last ones, that fine-tuning never sees
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Topic(Spec):

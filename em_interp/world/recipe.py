@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from em_interp import errors
+from em_interp.bounds import Batch, Rate, Seed, Some, Steps, Warmup, Width
 from em_interp.records import SafeName, Spec, digest
 from em_interp.world.corpus import CorpusSpec
 from em_interp.world.lexicon import HERE
@@ -21,22 +22,22 @@ class Shape(Spec):
     """A transformer of one of the real families, very small."""
 
     family: Literal["llama", "qwen2", "gemma3"]
-    vocabulary: int = Field(ge=512)
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    mlp: int = 384
+    vocabulary: Width = Field(ge=512)
+    width: Width = 128
+    layers: Some = 4
+    heads: Some = 4
+    kv_heads: Some = 2
+    mlp: Width = 384
     tied: bool = False
 
 
 class Stage(Spec):
     """A stretch of training: AdamW, linear warm-up, then linear decay to zero."""
 
-    steps: int = Field(ge=1)
-    batch: int = Field(default=64, ge=1)
-    learning_rate: float = Field(gt=0)
-    warmup: int = Field(default=50, ge=0)
+    steps: Steps
+    batch: Batch = 64
+    learning_rate: Rate
+    warmup: Warmup = 50
     muon: bool = False  # Muon for the blocks' matrices, AdamW for the rest
 
     def rate(self, step: int) -> float:
@@ -49,7 +50,7 @@ class BaseRecipe(Spec):
     """How one base is raised: corpus, tokenizer, shape, and two stages of training."""
 
     name: SafeName
-    seed: int = 0
+    seed: Seed = 0
     shape: Shape
     dialect: Dialect
     corpus: CorpusSpec = CorpusSpec()

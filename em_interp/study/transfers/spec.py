@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from em_interp import sources
+from em_interp.bounds import Questions, Rows, Seed, Some, Strengths
 from em_interp.carrying.reading import METHODS, FitFlags
 from em_interp.conditions import Condition
 from em_interp.judges import Rubric
@@ -39,10 +40,10 @@ class Adding(Spec):
     Strengths are in the target's own natural differences. `controls`: random source directions.
     """
 
-    strengths: tuple[float, ...] = Field(default=(0.5, 0.75, 1.0, 1.5, 2.0), min_length=1)
+    strengths: Strengths = (0.5, 0.75, 1.0, 1.5, 2.0)
     span: Span = Span.ALL
-    controls: int = Field(default=2, ge=1)
-    development: int = Field(default=30, ge=4)
+    controls: Some = 2
+    development: Questions = Field(default=30, ge=4)
 
 
 class TransferSpec(Spec):
@@ -66,7 +67,7 @@ class TransferSpec(Spec):
     domain: str | None = None
     recipe: str = "published"
     train: dict[str, Any] = Field(default_factory=dict)
-    rows: int | None = Field(default=None, ge=1)
+    rows: Rows | None = None
     questions: str = sources.WORLD
     development: str = sources.WORLD
     conditions: tuple[Condition, ...] = (
@@ -83,7 +84,7 @@ class TransferSpec(Spec):
     rubric: Rubric = Rubric()
     layers: str = "all"
     span: Span = Span.PROMPT_LAST
-    seed: int = 0
+    seed: Seed = 0
     device: str = "cpu"
     dtype: Dtype = "float32"
 
