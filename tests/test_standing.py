@@ -10,7 +10,9 @@ from children import child
 from em_interp import locks
 from em_interp.conditions import Condition
 from em_interp.directions import Directions
+from em_interp.endpoints.replies import Reply
 from em_interp.errors import InputError
+from em_interp.judges.cache import Cache
 from em_interp.records import Record
 from em_interp.responses import Finished, Log, Response
 from em_interp.study.folder import RunFolder
@@ -126,6 +128,21 @@ def test_weights_that_are_not_their_cards_are_refused(tmp_path):
     )
     with pytest.raises(InputError, match="not the weights of its card"):
         Directions.load(tmp_path / "one")
+
+
+def test_no_flipped_bit_of_a_stored_reply_is_taken_for_the_judges(tmp_path):
+    reply, refused = Reply(text="85", finish="stop", tokens_in=7, tokens_out=1), 0
+    with Cache(tmp_path / "cache.sqlite") as cache:
+        assert cache.put("k", reply)
+        ((whole,),) = cache._run("SELECT reply FROM replies", [])
+        for damaged in damages(whole):
+            cache._run("UPDATE replies SET reply = ?", [damaged])
+            found = cache.replies(["k"]).get("k")
+            assert found in (None, reply)
+            refused += found is None
+        assert refused > len(whole)
+        assert cache.put("k", reply)  # asked again, the row is mended
+        assert cache.replies(["k"]) == {"k": reply}
 
 
 HOLD = """

@@ -2,9 +2,9 @@
 
 One SQLite file in write-ahead mode. A reply is stored before it is counted, each in a transaction
 of its own, so a kill loses none and two processes may share the file. Only what reads back as the
-same reply is stored, and a row that does not read (another version's, a damaged one) is as good as
-none: its request is asked again, and the row replaced. The file holds digests and replies, never a
-prompt and never a key.
+same reply is stored, sealed; a row that does not read (another version's, a damaged one) is as good
+as none: its request is asked again, and the row replaced. The file holds digests and replies, never
+a prompt and never a key.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ from typing import Any, Self
 
 from em_interp.endpoints.replies import Reply
 from em_interp.errors import InputError
-from em_interp.records import Spec, SpecT, canonical_json, parse_json
+from em_interp.records import Spec, SpecT, canonical_json, digest, parse_json
 
 VARIABLE = "EM_INTERP_CACHE"
 TABLES = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS forms (key TEXT PRIMARY KEY, form TEXT NOT NULL) WITHOUT ROWID;
 """
+SEAL = "seal"
 BATCH = 500  # keys in one query
 
 
@@ -75,7 +76,7 @@ class Cache:
             marks = ",".join("?" * len(some))
             rows = self._run(f"SELECT key, reply FROM replies WHERE key IN ({marks})", some)
             for name, text in rows:
-                if (reply := _read(Reply, text)) is not None:
+                if (reply := _read(name.decode(), Reply, text)) is not None:
                     found[name.decode()] = reply
         return found
 
@@ -84,11 +85,11 @@ class Cache:
 
         The first one that can be read stays: two processes that asked the same agree.
         """
-        text = _written(reply)
+        text = _written(key, reply)
         if text is None:
             return False
         rows = self._run("SELECT reply FROM replies WHERE key = ?", [key])
-        damaged = bool(rows) and _read(Reply, rows[0][0]) is None
+        damaged = bool(rows) and _read(key, Reply, rows[0][0]) is None
         verb = "REPLACE" if damaged else "IGNORE"
         self._run(f"INSERT OR {verb} INTO replies VALUES (?, ?)", [key, text])
         return True
@@ -96,11 +97,11 @@ class Cache:
     def form(self, key: str, kind: type[SpecT]) -> SpecT | None:
         """How a model wants to be asked, as it was negotiated before; `None` if never."""
         rows = self._run("SELECT form FROM forms WHERE key = ?", [key])
-        return _read(kind, rows[0][0]) if rows else None
+        return _read(key, kind, rows[0][0]) if rows else None
 
     def put_form(self, key: str, form: Spec) -> None:
         """Keep what was negotiated."""
-        self._run("INSERT OR REPLACE INTO forms VALUES (?, ?)", [key, _written(form) or ""])
+        self._run("INSERT OR REPLACE INTO forms VALUES (?, ?)", [key, _written(key, form) or ""])
 
     def _run(self, query: str, values: list[str]) -> list[Any]:
         """All rows of a query; a full disk or a damaged file is one line."""
@@ -110,19 +111,27 @@ class Cache:
             raise InputError(f"{self.path}: cannot be used as a cache ({fault})") from None
 
 
-def _written(value: Spec) -> str | None:
-    """A value as JSON that reads back as that very value; `None` where there is none."""
+def _written(key: str, value: Spec) -> str | None:
+    """A value as sealed JSON that reads back as that very value; `None` where there is none."""
+    plain = value.model_dump(mode="json")
     try:
-        text = canonical_json(value.model_dump(mode="json"))
+        text = canonical_json({**plain, SEAL: digest([key, plain])})
         text.encode()  # half of a surrogate pair is no text
     except ValueError:
         return None
-    return text if _read(type(value), text) == value else None
+    return text if _read(key, type(value), text) == value else None
 
 
-def _read(kind: type[SpecT], text: Any) -> SpecT | None:
-    """What a row holds; `None` where it cannot be read as that."""
+def _read(key: str, kind: type[SpecT], text: Any) -> SpecT | None:
+    """What a row holds; `None` where it cannot be read as that, or is not what was written.
+
+    Rows of earlier versions carry no seal, and are taken as they are.
+    """
     try:
-        return kind.model_validate(parse_json(text))
+        plain = parse_json(text)
+        given = plain.pop(SEAL, None) if isinstance(plain, dict) else None
+        if given is not None and given != digest([key, plain]):
+            return None
+        return kind.model_validate(plain)
     except (ValueError, TypeError):
         return None
