@@ -226,7 +226,7 @@ SPOILT = {
     ),
     "a folder for weights": (
         lambda f: ((f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()),
-        "cannot be read",
+        r"not a safetensors file \(Is a directory\)",
     ),
 }
 
