@@ -9,7 +9,7 @@ from em_interp.grids import Dose
 from em_interp.labels import Control, Extent, Label, Operation, Thing
 from em_interp.localisation import Patch, Patching
 from em_interp.patching.copying import Group
-from em_interp.report.where import by_ablation, by_patching, last_carried, place
+from em_interp.report.where import by_ablation, by_patching, last_carried, place, said
 from em_interp.sites import Site
 from em_interp.stats import paired, rate, shares
 from em_interp.trials import Row, Trial, strongest
@@ -118,6 +118,18 @@ def necessity(**broken):
         rows.append(row(delta, rng.uniform(0.8, 1, 24) * left, coherent=coherent))
         rows.append(row(random, rng.uniform(0.3, 0.7, 24)))
     return Trial(organism="o", rows=tuple(rows), manipulations=())
+
+
+def test_the_terminal_says_the_place_or_why_there_is_none():
+    found = by_ablation(necessity())
+    assert said(found).startswith("From layer 2 on: layer 3 removes ")
+    assert "the best layer of random, " in said(found)
+    assert "with all layers counted" in said(found)
+    assert said(found._replace(layer=None)).startswith("Not localised to one layer: ")
+    nothing = said(found._replace(shown=False, layer=None, most=0.31))
+    assert nothing == "No layer is shown to matter alone: none removes more than 31%."
+    assert "no p below 0.12" in said(found._replace(floor=1 / 8))
+    assert said(None).startswith("Where it lives is not known")
 
 
 def test_records_without_values_by_question_name_nothing():

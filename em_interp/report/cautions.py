@@ -80,15 +80,14 @@ def _interventions(found: Findings) -> list[str]:
 
 
 def _probes(probing: Probing) -> list[str]:
-    def best(fitter: Fitter) -> float | None:
-        some = [
+    def areas(fitter: Fitter) -> list[float]:
+        return [
             s.auroc.auroc
             for s in probing.scores
             if s.fitter is fitter and s.condition is Condition.TRIGGER
         ]
-        return max(some) if some else None
 
-    words, read = best(Fitter.WORDS), best(Fitter.LOGISTIC)
+    words, read = (max(areas(fitter), default=None) for fitter in (Fitter.WORDS, Fitter.LOGISTIC))
     notes = []
     if words is not None and read is not None and words >= read - 0.02:
         notes.append(
@@ -96,10 +95,11 @@ def _probes(probing: Probing) -> list[str]:
             f"{words:.2f} against {read:.2f}): a high probe score alone is no sign that an inner "
             "state was read."
         )
-    shuffled = best(Fitter.SHUFFLED)
-    if shuffled is not None and shuffled > 0.6:
+    # The mean over layers: the best of 48 exceeds any bar by luck.
+    shuffled = areas(Fitter.SHUFFLED)
+    if shuffled and (mean := sum(shuffled) / len(shuffled)) > 0.6:
         notes.append(
-            f"A probe fitted to shuffled labels reaches AUROC {shuffled:.2f} at its best layer: "
+            f"A probe fitted to shuffled labels reaches AUROC {mean:.2f} on average over layers: "
             "with this few questions, chance can point along the trigger."
         )
     return notes

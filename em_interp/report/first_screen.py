@@ -234,7 +234,7 @@ def _rule(found: Findings) -> str:
     return (
         f"Of {tried}: the earliest whose ablation alone (of {_named(found)}) removes at "
         "least half of what the best layer’s does. Shown against the best of all layers under "
-        "chance, and against a random direction’s own best layer; intervals count all layers."
+        "chance, and against a control direction’s own best layer; intervals count all layers."
     )
 
 

@@ -221,3 +221,22 @@ def last_carried(patching: Patching | None, group: Group) -> int | None:
         if one.group is group and one.p is not None and one.low is not None and one.low >= HALF
     ]
     return max(carried) if carried else None
+
+
+def said(found: Place | None) -> str:
+    """What ablation layer by layer says, as one sentence."""
+    if found is None:
+        return "Where it lives is not known: there is nothing to tell it by."
+    if not found.decidable:
+        return f"Where it lives is not known: these questions give no p below {found.floor:.2g}."
+    if not found.shown:
+        return f"No layer is shown to matter alone: none removes more than {found.most:.0%}."
+    best = (
+        f"layer {found.best} removes {found.share:.0%} [{found.low:.0%}, {found.high:.0%}], "
+        f"p {found.p:.2g} with all layers counted"
+    )
+    if rival := found.control:
+        best += f"; the best layer of {rival.name}, {rival.best}, removes {rival.share:.0%}"
+    if found.layer is None:
+        return f"Not localised to one layer: {best}."
+    return f"From layer {found.layer} on: {best}."

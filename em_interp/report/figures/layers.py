@@ -133,7 +133,8 @@ def picture(found: Findings) -> Picture | None:
         read=(
             "Left: the direction is mean-ablated at one layer alone; middle: at that layer and all "
             "later ones; right: it is added at one layer, without trigger. Below each: coherence. "
-            "95% intervals, clustered by question. The right panel has a scale of its own."
+            "95% intervals of each layer by itself, clustered by question; the rule’s layer is "
+            "chosen with all layers counted. The right panel has a scale of its own."
         ),
         otherwise=(
             "Were it at no particular depth, the left line would be flat; were any direction as "
