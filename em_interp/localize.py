@@ -71,7 +71,6 @@ def run(spec: LocalizeSpec) -> int:
     from em_interp.progress import bar
     from em_interp.records import write_json
     from em_interp.report.text import localisation_tables
-    from em_interp.report.where import by_ablation, said
     from em_interp.trials import trial
 
     ready(judge)
@@ -108,7 +107,6 @@ def run(spec: LocalizeSpec) -> int:
     if spec.out is not None:
         write_json(spec.out / "localisation.json", found)
     print(localisation_tables(found, spec.strength))
-    print(f"\n{said(by_ablation(found.necessity))}")
     return 0
 
 

@@ -58,8 +58,8 @@ def _effects(found: ComponentMap, group: Group, top: int) -> str:
             one.component,
             _share(one),
             p_value(one.p, found.floor),
-            f"{one.attributed:+.2f}",
-            f"{one.placebo:+.2f}",
+            free(one.attributed, sign=True),
+            free(one.placebo, sign=True),
         ]
         for one in largest
     ]

@@ -156,7 +156,9 @@ def probing_table(found: Probing) -> str:
 
 
 def localisation_tables(found: Localisation, strength: float) -> str:
-    """Necessity, sufficiency, the patching map and the geometry, one table each."""
+    """Necessity, sufficiency, the patching map and the geometry, one table each; and the place."""
+    from em_interp.report.where import by_ablation, said
+
     parts = [
         trial_table(found.necessity, "Necessity: mean-ablation with the trigger, by layer"),
         trial_table(
@@ -167,6 +169,7 @@ def localisation_tables(found: Localisation, strength: float) -> str:
         parts.append(patching_table(found.patching))
     if found.axes:
         parts.append(axes_table(found.axes))
+    parts.append(said(by_ablation(found.necessity)))
     return "\n\n".join(parts)
 
 
