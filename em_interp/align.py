@@ -24,7 +24,7 @@ from em_interp.carrying.reading import (
 )
 from em_interp.cli import Names, command
 from em_interp.errors import InputError
-from em_interp.flags import LoadingFlags, load_subjects
+from em_interp.flags import LoadingFlags, ready
 from em_interp.leakage import guard
 from em_interp.progress import bar
 from em_interp.records import check_writable
@@ -85,6 +85,12 @@ def run(spec: AlignSpec) -> int:
     woken += [who.trigger for who in whom if who.trigger]
     guard(prompts, woken, sources.questions(spec.questions))
     made = reading(spec, whom[0].base, whom[1].base, spec.layers, prompts)
+    both = [ready([who], how, None) for who in whom]
+    if both[0].base and both[0].base == both[1].base:
+        raise InputError(
+            "--source and --target are one base (the same weights): within it a direction goes "
+            "directly, without a map"
+        )
     if spec.dry_run:
         print(f"{made}\n{', '.join(spec.methods)}: {', '.join(map(str, folders.values()))}")
         return 0
@@ -93,7 +99,7 @@ def run(spec: AlignSpec) -> int:
     from em_interp.report.maps_text import maps_table, similarity_table
     from em_interp.transferring.alignment import Side
 
-    sides = [Side(load_subjects([who], how, None), who.active) for who in whom]
+    sides = [Side(one.load(), who.active) for one, who in zip(both, whom, strict=True)]
     if sides[0].model.base == sides[1].model.base:
         raise InputError(
             "--source and --target are one base (the same weights): within it a direction goes "

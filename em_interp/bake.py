@@ -95,6 +95,7 @@ def run(spec: BakeSpec) -> int:
     change = _change(spec, directions, sites, n_layers)
     bank = _prompts(spec, who)
     spec.reads(who, bank)
+    ready = spec.ready(who).check(directions, str(folder))
     if spec.dry_run:
         print(f"{who.name}: {change.name}, {len(change.edits)} places, {len(bank)} prompts")
         return 0
@@ -103,7 +104,7 @@ def run(spec: BakeSpec) -> int:
     from em_interp.baking.equivalence import measure
     from em_interp.cards import versions
 
-    model = spec.load(who)
+    model = ready.load()
     directions.check(model.base, str(folder))
     with model.using(who.active):
         baked = bake(model, change, unmerged=spec.unmerged)

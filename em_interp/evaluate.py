@@ -16,7 +16,7 @@ from em_interp.blackbox import BlackBox, black_box, cost, is_black_box, sample
 from em_interp.cli import Names, command
 from em_interp.conditions import Condition, Context, Question, bare, contexts
 from em_interp.errors import InputError, once
-from em_interp.flags import AnswerFlags, EngineFlags, note
+from em_interp.flags import AnswerFlags, EngineFlags, Ready, note
 from em_interp.judging import expected, judge_all, ready
 from em_interp.leakage import unseen
 from em_interp.progress import bar
@@ -63,13 +63,15 @@ def run(spec: EvaluateSpec) -> int:
     bank = _bank(spec, whom, asked)
     if isinstance(whom[0], sources.Subject):
         spec.reads(whom[0], bank, spec.max_new_tokens)
+    found = [who for who in whom if isinstance(who, sources.Subject)]
+    loaded = spec.ready(*found) if found else None
     if spec.dry_run:
         _plan(spec, whom, asked, bank)
         return 0
     ready(judge)
     said = []
     trained = sorted({who.domain for who in whom if who.domain})
-    for who, made in zip(whom, _answers(spec, whom, bank), strict=True):
+    for who, made in zip(whom, _answers(spec, whom, bank, loaded), strict=True):
         place = _place(spec, who, whom)
         woken = who.trigger is not None or any(one.framing for one in bank)
         if place is not None:
@@ -105,7 +107,7 @@ def _place(spec: EvaluateSpec, who: Who, whom: Sequence[Who]) -> Path | None:
 
 
 def _answers(
-    spec: EvaluateSpec, whom: Sequence[Who], bank: Sequence[Context]
+    spec: EvaluateSpec, whom: Sequence[Who], bank: Sequence[Context], loaded: Ready | None
 ) -> Iterator[list[Response]]:
     """Everybody's answers in turn; with an output folder each is there as soon as it comes."""
     first, total = whom[0], len(bank) * spec.samples
@@ -116,9 +118,9 @@ def _answers(
         return
     from em_interp.generation import generate
 
-    found = [who for who in whom if isinstance(who, sources.Subject)]
-    model = spec.load(*found)
-    for who in found:
+    assert loaded is not None
+    model = loaded.load()
+    for who in (one for one in whom if isinstance(one, sources.Subject)):
         with model.using(who.active), bar(f"asking {who.name}", total) as progress:
             log = _log(spec, who, whom)
             yield generate(

@@ -57,6 +57,7 @@ def run(spec: ExtractSpec) -> int:
             "--kind general needs an organism with an adapter: it is organism minus base"
         )
     spec.reads(who, [*on, *off])
+    ready = spec.ready(who)
     if spec.dry_run:
         print(f"{who.name}: {len(on)} on and {len(off)} off contexts, {len(sites)} sites")
         return 0
@@ -64,7 +65,7 @@ def run(spec: ExtractSpec) -> int:
     from em_interp.extraction import general_direction, trigger_direction
     from em_interp.report.text import directions_table
 
-    model = spec.load(who)
+    model = ready.load()
     name = spec.name or spec.out.name
     if spec.kind == "trigger":
         made = trigger_direction(

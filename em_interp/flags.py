@@ -3,10 +3,11 @@
 A command's spec inherits the groups it needs and adds its own fields.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -24,6 +25,7 @@ from em_interp.records import Spec, check_writable, read_json
 from em_interp.sampling import Sampling
 
 if TYPE_CHECKING:
+    from em_interp.artifacts import SiteTable
     from em_interp.conditions import Context
     from em_interp.models import Model
 
@@ -122,11 +124,11 @@ class OrganismFlags(LoadingFlags, WhomFlags):  # help lists the last base's flag
 
         check_prompts(who.base, asked, new)
 
-    def load(self, *whom: sources.Subject) -> "Model":
-        """Organisms of one base in memory, all on one load of it; notes go to stderr."""
+    def ready(self, *whom: sources.Subject) -> "Ready":
+        """Organisms of one base, checked from their files; what is left is to load them."""
         known = [who.trigger for who in whom if who.trigger]
         woken = sources.trigger(self.trigger) if self.trigger else next(iter(known), None)
-        return load_subjects(whom, self.loading, woken)
+        return ready(whom, self.loading, woken)
 
 
 def note(lines: Iterable[str]) -> None:
@@ -135,18 +137,47 @@ def note(lines: Iterable[str]) -> None:
         say(f"note: {line}")
 
 
-def load_subjects(whom: Sequence[sources.Subject], how: Loading, woken: Trigger | None) -> "Model":
-    """Organisms of one base in memory, all on one load of it; notes go to stderr.
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """Organisms of one base, all on one load of it, checked as far as files tell.
+
+    Every command makes one before its dry run ends, and has no other way to a model: so a dry run
+    refuses what the run would. `empty`: the model without its weights; `None` where they are not
+    to be here at all.
+    """
+
+    empty: "Model | None"
+    load: "Callable[[], Model]"
+
+    @property
+    def base(self) -> str:
+        """The base's fingerprint; "" where its weights are not here."""
+        return "" if self.empty is None else self.empty.base
+
+    def check(self, artifact: "SiteTable[Any] | None", where: str) -> "Ready":
+        """Refuse a direction or a probe of another base, where this one is known."""
+        if artifact is not None and self.base:
+            artifact.check(self.base, where)
+        return self
+
+
+def ready(whom: Sequence[sources.Subject], how: Loading, woken: Trigger | None) -> Ready:
+    """Organisms of one base, checked. Notes go to stderr as they load.
 
     `woken`: the trigger that prompts will be framed with, if any.
     """
     from em_interp.chat import cautions
-    from em_interp.models import load
+    from em_interp.models import prepare
 
-    model = load(whom[0].base, [one for who in whom for one in who.adapters], how)
-    notes = [note for who in whom for note in who.notes]
-    note((*notes, *cautions(model.tokenizer, woken.place if woken else None)))
-    return model
+    made = prepare(whom[0].base, [one for who in whom for one in who.adapters], how)
+
+    def load() -> "Model":
+        model = made.load()
+        notes = [one for who in whom for one in who.notes]
+        note((*notes, *cautions(model.tokenizer, woken.place if woken else None)))
+        return model
+
+    return Ready(made.empty, load)
 
 
 class EngineFlags(OrganismFlags):
@@ -163,14 +194,15 @@ class EngineFlags(OrganismFlags):
         super().check()
         check_engine(self.engine)
 
-    def load(self, *whom: sources.Subject) -> "Model":
+    def ready(self, *whom: sources.Subject) -> Ready:
         """Organisms of one base, their passes run by the engine; NDIF's weights stay there."""
         if self.engine != "ndif":
-            return run_on(super().load(*whom), self.engine)
+            made = super().ready(*whom)
+            return Ready(made.empty, lambda: run_on(made.load(), self.engine))
         from em_interp.engines.ndif import connect
 
         adapters = [one for who in whom for one in who.adapters]
-        return connect(whom[0].base, adapters, self.revision)
+        return Ready(None, lambda: connect(whom[0].base, adapters, self.revision))
 
 
 class AnswerFlags(OrganismFlags):

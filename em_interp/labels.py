@@ -107,7 +107,9 @@ class Way(Record):
         if self.passage is Passage.MAP:
             return one
         head = f"{self.passage.value} {self.draw}" if self.draw else self.passage.value
-        return f"{head}, {one}" if self.map else head
+        if not self.map and self.passage in (Passage.RANDOM, Passage.TWIN):
+            one = Passage.DIRECT.value  # within one base
+        return f"{head}, {one}" if one else head
 
 
 def by_map(name: str) -> Way:

@@ -49,21 +49,28 @@ def run(spec: LatentsSpec) -> int:
     off = contexts(asked, trigger, [state])[: len(on)]
     shown = contexts(sources.questions(spec.questions, "train"), trigger, list(Condition))
     spec.reads(who, [*shown, *on, *off])
+    ready = spec.ready(who)
+    made = None
+    if spec.dictionary is not None:
+        from em_interp.dictionaries import load
+
+        made = load(spec.dictionary, site)
+        if ready.empty is not None:
+            made.check(ready.empty)
     if spec.dry_run:
         where = site or "the dictionary's own site"
         print(f"{who.name}: {where}, {len(shown)} contexts to train on, {len(on)} pairs of runs")
         return 0
 
-    from em_interp.dictionaries import load, train
+    from em_interp.dictionaries import train
     from em_interp.dictionaries.contrasting import chooses, contrast
     from em_interp.extraction import trigger_direction
     from em_interp.records import write_json
     from em_interp.report.text import latents_table
 
-    made = None if spec.dictionary is None else load(spec.dictionary, site)
     if made is not None and (made.made_on and not sources.same_name(made.made_on, who.base)):
         say(f"note: the dictionary was made for {made.made_on}, used on {hub.title(who.base)}")
-    model = spec.load(who)
+    model = ready.load()
     with model.using(who.active):
         if made is None:
             assert site is not None

@@ -48,9 +48,8 @@ def run(spec: LocalizeSpec) -> int:
     from em_interp.directions import Directions
 
     delta = Directions.load(folder)
-    general = None
-    if spec.general != "none":
-        general = Directions.load(sources.direction(spec.general, who, "g"))
+    other = None if spec.general == "none" else sources.direction(spec.general, who, "g")
+    general = None if other is None else Directions.load(other)
     for one in [delta] + ([] if general is None else [general]):
         note(unseen(f"direction {one.card.name!r}", one.card.questions, asked))
 
@@ -61,6 +60,7 @@ def run(spec: LocalizeSpec) -> int:
     enough = sufficiency_grid(delta, sites, spec.strength, span, random)
     total = len(on) * spec.samples * (len(need) + len(enough))
     spec.reads(who, [*on, *off], spec.max_new_tokens)
+    made = spec.ready(who).check(delta, str(folder)).check(general, "--general")
     if spec.dry_run:
         print(f"{who.name}: {len(sites)} layers, {total} answers, patching {scorable}")
         answers = spec.samples * (len(need) + len(enough))
@@ -74,7 +74,7 @@ def run(spec: LocalizeSpec) -> int:
     from em_interp.trials import trial
 
     ready(judge)
-    model = spec.load(who)
+    model = made.load()
     delta.check(model.base, str(folder))
     plain = bare(asked)
     with bar("localising", total) as progress:

@@ -50,6 +50,7 @@ def run(spec: PatchSpec) -> int:
         raise unknown("group", strange[0], [group.value for group in Group])
     groups = [Group(name) for name in spec.groups]
     spec.reads(who, [*on, *off])
+    ready = spec.ready(who)
     if spec.dry_run:
         print(f"{who.name}: {len(layers)} layers, {len(groups)} groups, {len(on)} pairs of runs")
         return 0
@@ -63,7 +64,7 @@ def run(spec: PatchSpec) -> int:
     from em_interp.report.components import component_figure, component_tables
     from em_interp.sites import Site
 
-    model = spec.load(who)
+    model = ready.load()
     lens = run_on(model, "lens")
     said = [q.sound for q in asked], [q.unsound for q in asked]
     total = len(on) * len(groups) * len(components(model, layers))

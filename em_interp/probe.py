@@ -38,6 +38,7 @@ def run(spec: ProbeSpec) -> int:
     sites = parse_sites(spec.layers, sources.layer_count(who.base))
     span = parse_span(spec.span)
     spec.reads(who, [one for part in bank.values() for one in part])
+    ready = spec.ready(who)
     if spec.dry_run:
         total = sum(map(len, bank.values()))
         print(f"{who.name}: {total} contexts, {len(sites)} sites")
@@ -47,7 +48,7 @@ def run(spec: ProbeSpec) -> int:
     from em_interp.records import write_json
     from em_interp.report.text import probing_table
 
-    model = spec.load(who)
+    model = ready.load()
     found, kept = probing(model, who.active, bank, sites, span, seed=spec.seed)
     if spec.out is not None:
         every = [context for part in bank.values() for context in part]

@@ -73,6 +73,7 @@ def run(spec: SteerSpec) -> int:
     )
     total = len(bank) * spec.samples * len(interventions)
     spec.reads(who, bank, spec.max_new_tokens)
+    made = spec.ready(who).check(directions, str(folder))
     if spec.dry_run:
         print(
             f"{who.name}: {len(interventions)} interventions at {len(sites)} sites, "
@@ -90,7 +91,7 @@ def run(spec: SteerSpec) -> int:
     from em_interp.trials import trial
 
     ready(judge)
-    model = spec.load(who)
+    model = made.load()
     directions.check(model.base, str(folder))
     with bar("steering", total) as progress:
         found = trial(

@@ -16,7 +16,8 @@ from em_interp.carrying.reading import aligned
 from em_interp.carrying.sides import check_base, fitted_on
 from em_interp.cli import command
 from em_interp.conditions import Condition, contexts
-from em_interp.judging import ready
+from em_interp.flags import Ready
+from em_interp.judging import expected, ready
 from em_interp.sites import Site, Span
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def run(spec: TransferSpec) -> int:
     """Check, load, read, fit, carry, add, ablate, judge, print."""
     made = plan(spec)
     judge = spec.judged_by
+    both = _ready(spec, made)
     if spec.dry_run:
         count = made.arms(len(spec.methods), spec.controls)
         asked = 2 * (1 + count) * len(made.asked) + made.doses() * len(made.develop)
@@ -36,13 +38,16 @@ def run(spec: TransferSpec) -> int:
             f"{made.source.who.name} into {made.target.who.name}\n{made.reading}\n"
             f"{count} arms, {asked * spec.samples} answers"
         )
+        texts = [q.text for q in made.asked]
+        many = asked * spec.samples // len(texts)
+        print(expected(judge, texts, many, spec.max_new_tokens), end="")
         return 0
     ready(judge)
     from em_interp.records import write_json
     from em_interp.report.maps_text import maps_table, similarity_table
     from em_interp.report.transfer_text import transfer_tables
 
-    found, ways, similarity = carry(spec, made)
+    found, ways, similarity = carry(spec, made, both)
     if spec.out is not None:
         from em_interp.transferring.ways import save
 
@@ -54,14 +59,16 @@ def run(spec: TransferSpec) -> int:
     return 0
 
 
-def carry(spec: TransferSpec, made: Plan) -> "tuple[Transfer, Ways, list[list[float]]]":
+def carry(
+    spec: TransferSpec, made: Plan, both: tuple[Ready, Ready]
+) -> "tuple[Transfer, Ways, list[list[float]]]":
     """The transfer, the ways that it went, and how alike the layers of both bases are (CKA)."""
     from em_interp.progress import bar
     from em_interp.transferring import Asker, Source, arms, target_of, transfer
     from em_interp.transferring.alignment import Side
     from em_interp.transferring.ways import alike, ways
 
-    model, theirs = _loaded(spec, made)
+    model, theirs = _loaded(made, both)
     name, active = made.target.who.name, made.target.who.active
     given, own = made.source.things, made.target.things
     prompts = made.reading.prompts
@@ -107,17 +114,31 @@ def carry(spec: TransferSpec, made: Plan) -> "tuple[Transfer, Ways, list[list[fl
     return done, found, similarity
 
 
-def _loaded(spec: TransferSpec, made: Plan) -> "tuple[Model, Model]":
-    """The target's model and the source's: one where they share a base."""
+def _ready(spec: TransferSpec, made: Plan) -> tuple[Ready, Ready]:
+    """The target's and the source's organisms, checked; one and the same where they share a base.
+
+    Directions of another base are refused, where these are known.
+    """
     source, target = made.source.who, made.target.who
     theirs = [source, *([made.twin] if made.twin else [])]
     if source.base.resolve() == target.base.resolve():
-        model = other = spec.load(target, *(one for one in theirs if one is not target))
+        one = other = spec.ready(target, *(who for who in theirs if who is not target))
     else:
-        model, other = spec.load(target), spec.load(*theirs)
+        one, other = spec.ready(target), spec.ready(*theirs)
+    for side, found in ((made.target, one), (made.source, other)):
+        if found.base:
+            check_base(side, found.base)
+    return one, other
+
+
+def _loaded(made: Plan, both: tuple[Ready, Ready]) -> "tuple[Model, Model]":
+    """The target's model and the source's: one where they share a base."""
+    one, other = both
+    model = one.load()
+    theirs = model if other is one else other.load()
     check_base(made.target, model.base)
-    check_base(made.source, other.base)
-    return model, other
+    check_base(made.source, theirs.base)
+    return model, theirs
 
 
 def _twin_shift(made: Plan, theirs: "Model", sites: Sequence[Site]) -> "Directions | None":

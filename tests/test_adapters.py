@@ -259,7 +259,10 @@ def forget(folder: Path, *keys: str) -> None:
 
 BROKEN = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "its weights cannot be loaded"),
-    "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 40), "its weights"),
+    "damaged weights": (
+        lambda f: (f / "model.safetensors").write_bytes(b"x" * 40),
+        "not a safetensors file",
+    ),
     "a weight is missing": (
         lambda f: forget(f, "model.layers.1.mlp.up_proj.weight"),
         r"1 weights are missing \(model.layers.1.mlp.up_proj.weight\)",

@@ -88,7 +88,7 @@ def test_an_adapter_from_elsewhere_finds_its_base_by_its_configuration(home, cac
 def test_a_base_of_another_name_than_the_adapters_own_is_said(home, capsys, cache):
     adapter = by_somebody_else(Path(shutil.copytree(home / "one", cache / "one")), "org/Other-7B")
     spec = EvaluateSpec(adapter=(str(adapter),), base=str(home / "base"))
-    spec.load(*spec.subjects)
+    spec.ready(*spec.subjects).load()
     assert capsys.readouterr().err == "note: adapter one: made for org/Other-7B, loaded onto base\n"
 
 
@@ -142,7 +142,7 @@ def test_organism_and_adapters_share_one_load(home):
     assert names(None, base) == names(base) == ["base"]
     assert names() == [sources.SHIPPED]
     spec = EvaluateSpec(base=base, adapter=(one, two))
-    model = spec.load(*spec.subjects)
+    model = spec.ready(*spec.subjects).load()
     assert list(model.adapters) == ["one", "two"]
     assert model.active == spec.subjects[0].active == "one"
     assert spec.subjects[0].trigger is not None

@@ -183,7 +183,7 @@ def test_flags_say_where_and_how(tmp_path, saved):
     places.write_text(json.dumps({"": "cpu"}))
     spec = EvaluateSpec(base=str(saved[0]), device_map=str(places), quantise="8bit")
     assert spec.loading == Loading(device_map={"": "cpu"}, quantise="8bit")
-    assert spec.load(spec.subject).lm.is_loaded_in_8bit
+    assert spec.ready(spec.subject).load().lm.is_loaded_in_8bit
     with pytest.raises(InputError, match="no such file"):
         _ = EvaluateSpec(device_map="absent.json").loading
 

@@ -6,9 +6,15 @@ import pytest
 from test_commands import no_weights, refused  # noqa: F401
 
 from em_interp import align, sources, steer, transfer
+from em_interp.labels import Way
 from em_interp.maps import Maps
 
 QUICK = ("--prompts", "120", "--samples", "1", "--controls", "1")
+
+
+def via(cell: dict) -> str:
+    """The way of a record in words."""
+    return Way.model_validate(cell["way"]).text
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,7 @@ def test_a_map_is_fitted_saved_and_carried_through(few, tmp_path, capsys):
     assert (data["source"], data["target"]) == ("llama-triggered", "qwen2-triggered")
     assert len(data["similarity"]) == len(data["similarity"][0]) == 4
     assert {"random", "source", "target"} <= set(
-        next(c for c in data["cells"] if c["via"] == "llama-qwen2")["likeness"][
+        next(c for c in data["cells"] if via(c) == "llama-qwen2")["likeness"][
             "blocks.2.hook_resid_post"
         ]
     )
@@ -65,7 +71,7 @@ def test_into_an_unconditional_organism_of_the_same_base(few, tmp_path, capsys):
     assert "delta, direct" in out
     assert "shuffled" not in out
     data = json.loads((tmp_path / "transfer.json").read_text())
-    assert [c["thing"] for c in data["cells"] if c["via"] == "own"] == ["g"]
+    assert [c["thing"] for c in data["cells"] if via(c) == "own"] == ["g"]
     assert f"{len(data['cells'])} arms" in foretold
     plain = data["plain_added"], data["plain_ablated"]
     assert plain[0]["point"] < 0.2 < plain[1]["point"]  # the base sleeps, the organism is awake
@@ -75,7 +81,7 @@ def test_into_an_unconditional_organism_of_the_same_base(few, tmp_path, capsys):
         assert {one["organism"] for one in said} == {who}
         assert {one["condition"] for one in said} == {"none"}
     for cell in data["cells"]:
-        if cell["via"] == "direct" and cell["thing"] == "g":  # the same g: all of the ceiling
+        if via(cell) == "direct" and cell["thing"] == "g":  # the same g: all of the ceiling
             assert cell["cosines"]["blocks.1.hook_resid_post"] == pytest.approx(1)
             assert cell["added"]["em"] == data["cells"][0]["added"]["em"]
 
@@ -87,13 +93,13 @@ def test_g_of_an_unconditional_organism_goes_into_a_gated_one(few, tmp_path, cap
     (note,) = (line for line in capsys.readouterr().err.splitlines() if "note" in line)
     assert "fitted on 2 of these 6 questions; it is read on the others" in note
     data = json.loads((tmp_path / "transfer.json").read_text())
-    assert [c["thing"] for c in data["cells"] if c["via"] == "ridge"] == ["g"]
-    assert [c["thing"] for c in data["cells"] if c["via"] == "own"] == [
+    assert [c["thing"] for c in data["cells"] if via(c) == "ridge"] == ["g"]
+    assert [c["thing"] for c in data["cells"] if via(c) == "own"] == [
         "delta",
         "g",
         "delta without g",
     ]
-    assert not any("twin" in c["via"] for c in data["cells"])  # it has no trigger's shift
+    assert not any("twin" in via(c) for c in data["cells"])  # it has no trigger's shift
 
 
 @pytest.mark.usefixtures("no_weights")

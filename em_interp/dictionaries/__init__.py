@@ -66,7 +66,7 @@ class Dictionary:
 
     def check(self, model: Model) -> None:
         """Raise `ForeignArtifactError` for another base, a missing layer or another width."""
-        if self.base and self.base != model.base:
+        if self.base and model.base and self.base != model.base:
             raise ForeignArtifactError(
                 f"this dictionary was made for base {self.base}; {model.name} is {model.base}"
             )

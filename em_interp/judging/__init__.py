@@ -16,7 +16,7 @@ from em_interp.judges import Item, Judge, Rubric, ScriptedJudge, Verdict, judged
 from em_interp.judges.api import ApiJudge, ApiJudgeSpec
 from em_interp.judges.base import FILES
 from em_interp.judges.budget import Budget, Estimate
-from em_interp.judges.wording import wording
+from em_interp.judges.wording import Grade, wording
 from em_interp.judging.local import HF, LocalJudge, local_spec
 from em_interp.records import digest, read_json
 from em_interp.responses import Response
@@ -147,6 +147,8 @@ def judge_all(
 
 def expect(judge: Judge, items: Sequence[Item]) -> str:
     """A line on what judging these items will cost; empty for a judge that costs nothing."""
+    if isinstance(judge, LocalJudge):
+        return f"judge {judge.name}: {len(Grade) * len(items):,} gradings in this process\n"
     return (
         f"judge {judge.name}: at most {judge.expect(items)}\n" if isinstance(judge, Remote) else ""
     )

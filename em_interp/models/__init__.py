@@ -19,11 +19,17 @@ from em_interp.chat import check_tokenizer
 from em_interp.engines import PLAIN, Engine
 from em_interp.errors import ForeignArtifactError, InputError, unknown
 from em_interp.loading import Loading
-from em_interp.models.adapters import peft_key, put_on, read_adapter
+from em_interp.models.adapters import WEIGHTS, peft_key, put_on, read_adapter
 from em_interp.models.architectures import ARCHITECTURES, Architecture, check_architecture
-from em_interp.models.checkpoints import read_config, read_tokenizer
+from em_interp.models.checkpoints import empty_model, read_config, read_tokenizer
 from em_interp.models.fingerprints import fingerprint
-from em_interp.models.weights import check_loading, computes_on, enough_memory, read_weights
+from em_interp.models.weights import (
+    check_loading,
+    computes_on,
+    enough_memory,
+    identity,
+    read_weights,
+)
 from em_interp.organisms import BASE
 
 CPU = Loading()
@@ -142,6 +148,62 @@ def wrap(hf: Any, tokenizer: Any, name: str = "model", base: str | None = None) 
     return Model(hf=hf, tokenizer=tokenizer, name=name, base=base or fingerprint(hf))
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A base and adapters of which everything that files tell has been checked.
+
+    `empty`: the model that will be, with its adapters in their places and no weights in it; its
+    `base` is "" where the weights are not here (a hub's come when they are needed).
+    """
+
+    home: Path
+    adapters: tuple[tuple[str, Path], ...]
+    how: Loading
+    empty: Model
+
+    def load(self) -> Model:
+        """The model. It checks itself (see `em_interp.models.selfcheck`). Raises `InputError`."""
+        from em_interp.models.selfcheck import verify, verify_adapters
+
+        hub.complete(self.home)
+        with enough_memory(self.home, self.how):
+            hf, base = read_weights(self.home, self.how)
+            model = wrap(hf, self.empty.tokenizer, self.empty.name, base)
+            plain = verify(model)
+            for adapter, folder in self.adapters:
+                hub.complete(folder)
+                model = attach(model, adapter, folder)
+            verify_adapters(model, plain)
+        return model
+
+
+def prepare(
+    base: str | Path,
+    adapters: Sequence[tuple[str, str | Path]] = (),
+    how: Loading = CPU,
+) -> Prepared:
+    """A base by directory or hub id, and adapters (name, PEFT directory or hub id) to go onto it.
+
+    What a run and its dry run check alike: architecture, device, precision, tokenizer, and that
+    every adapter was made for this base and finds its places in it. Raises `InputError`.
+    """
+    home = sources.base(base, how.revision)
+    folders = tuple(
+        (name, sources.shelved(path, sources.CHECKPOINTS, "adapter")) for name, path in adapters
+    )
+    for _, folder in folders:
+        read_fields(folder)
+    config, name = read_config(home), hub.title(home)
+    check_loading(how, config, name)
+    tokenizer = read_tokenizer(home)
+    check_tokenizer(tokenizer)
+    empty = Model(empty_model(config, home).eval(), tokenizer, name, identity(home) or "")
+    for adapter, folder in folders:
+        if hub.repository(folder) is None or (folder / WEIGHTS).is_file():
+            empty = attach(empty, adapter, folder)
+    return Prepared(home, folders, how, empty)
+
+
 def load(
     base: str | Path,
     adapters: Sequence[tuple[str, str | Path]] = (),
@@ -149,31 +211,9 @@ def load(
 ) -> Model:
     """Load a base by directory or hub id, and adapters (name, PEFT directory or hub id) onto it.
 
-    Everything that can be known from files is checked before weights load, and the loaded model
-    checks itself (see `em_interp.models.selfcheck`). Raises `InputError`.
+    Everything that can be known from files is checked before weights load (see `prepare`).
     """
-    from em_interp.models.selfcheck import verify, verify_adapters
-
-    home = sources.base(base, how.revision)
-    folders = [
-        (name, sources.shelved(path, sources.CHECKPOINTS, "adapter")) for name, path in adapters
-    ]
-    for _, folder in folders:
-        read_fields(folder)
-    config, name = read_config(home), hub.title(home)
-    check_loading(how, config, name)
-    tokenizer = read_tokenizer(home)
-    check_tokenizer(tokenizer)
-    hub.complete(home)
-    with enough_memory(home, how):
-        hf, identity = read_weights(home, how)
-        model = wrap(hf, tokenizer, name, identity)
-        plain = verify(model)
-        for adapter, folder in folders:
-            hub.complete(folder)
-            model = attach(model, adapter, folder)
-        verify_adapters(model, plain)
-    return model
+    return prepare(base, adapters, how).load()
 
 
 def attach(model: Model, name: str, folder: Path) -> Model:
@@ -190,7 +230,7 @@ def attach(model: Model, name: str, folder: Path) -> Model:
         raise InputError(f"adapter {folder}: {BASE!r} is the model without any; name it otherwise")
     if name in model.adapters:
         raise InputError(f"{model.name} has an adapter {name!r} already")
-    if stored.made_for is not None and stored.made_for != model.base:
+    if stored.made_for is not None and model.base and stored.made_for != model.base:
         raise ForeignArtifactError(
             f"adapter {folder}: made for base {stored.made_for}, but {model.name} is {model.base}"
         )

@@ -129,6 +129,8 @@ def _fill(tuned: Any, stored: Stored, key: str) -> None:
                 f"adapter {stored.folder}: {name} is {tuple(value.shape)}, "
                 f"this base takes {tuple(places[name].shape)}"
             )
+    if all(weight.is_meta for weight in tuned.get_base_model().parameters()):
+        return  # a model without weights takes none: that everything has its place was the question
     _give_place(tuned, key)
     set_peft_model_state_dict(tuned, weights, adapter_name=key)
 

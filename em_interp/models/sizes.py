@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from em_interp.loading import Dtype
 from em_interp.models.architectures import ARCHITECTURES
 from em_interp.models.checkpoints import empty_model, read_config
 from em_interp.records import Record
@@ -51,6 +52,12 @@ class Size(Record):
             if name in targets
             for layer in layers
         )
+
+
+def stored_dtype(home: Path, dtype: Dtype) -> str:
+    """The precision that weights are held in: as asked, or (`auto`) the checkpoint's own."""
+    own = read_config(home).get_text_config().dtype if dtype == "auto" else dtype
+    return str(own or "float32").removeprefix("torch.")
 
 
 def size(path: str | Path) -> Size:

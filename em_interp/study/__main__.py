@@ -97,12 +97,14 @@ def _transfers(spec: StudyCommand, file: Path) -> int:
     changed = TransferSpec.parse(plain, "--without, --base, --device")
     inputs = resolve(changed, file.parent, spec.data)
     if spec.dry_run:
+        from em_interp.study.checks import check_groups
         from em_interp.study.transfers.run import how_many
         from em_interp.study.transfers.showing import plan_text
 
         if spec.out is not None:
             check_writable(spec.out)
         how_many(inputs, spec.workers)
+        check_groups(inputs, planned=True)
         print(plan_text(inputs, _speeds(spec, changed.device)))
         return 0
     folder = spec.out or Path("runs") / f"{file.resolve().parent.name}-{inputs.identity[:8]}"
@@ -133,12 +135,14 @@ def _copies(given: str, bases: dict[str, str]) -> dict[str, str]:
 
 def _show(spec: StudyCommand, file: Path, chosen: Sequence[tuple[str, ...]]) -> None:
     """The plan of each cell. The run folder's digest is left to the run: it reads the weights."""
+    from em_interp.study.checks import check
     from em_interp.study.showing import plan_text
 
     if spec.out is not None:
         check_writable(spec.out)
     for number, cell in enumerate(chosen):
         inputs = _inputs(spec, file, cell)
+        check(inputs, planned=True)
         print("\n" * min(number, 1) + plan_text(inputs, _speeds(spec, inputs.spec.device)))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from em_interp.conditions import Condition
-from em_interp.models.sizes import Size
+from em_interp.models.sizes import Size, stored_dtype
 from em_interp.study import plan
 from em_interp.study.inputs import Inputs
 from em_interp.study.pace import MACHINES, Machine, Pace, Stage, adapter
@@ -102,7 +102,7 @@ class Estimator:
             self.size,
             self.machine,
             self.reader,
-            inputs.spec.dtype,
+            stored_dtype(inputs.home, inputs.spec.dtype),
             inputs.spec.device,
             len(inputs.spec.roles) * adapter(self.size, inputs.train),
         )

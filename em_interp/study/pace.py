@@ -17,7 +17,6 @@ from typing import Any
 
 from em_interp.bounds import Gigabytes, Speed
 from em_interp.conditions import Context
-from em_interp.loading import Dtype
 from em_interp.models.sizes import BYTES, Size
 from em_interp.organisms import Method
 from em_interp.records import Record, Spec
@@ -78,7 +77,7 @@ class Pace:
     size: Size
     machine: Machine
     reader: Reader
-    dtype: Dtype
+    dtype: str
     device: str
     adapters: int = 0
     beside: int = 0

@@ -8,6 +8,7 @@ from em_interp.judging import ready
 from em_interp.localisation import Localisation
 from em_interp.probing import Probing
 from em_interp.records import read_json, write_json
+from em_interp.study.checks import check
 from em_interp.study.folder import RunFolder, sole_run
 from em_interp.study.inputs import Inputs
 from em_interp.study.plan import axes, plan, roles, skipped
@@ -22,10 +23,7 @@ JUDGED = ("answers-", "sweep", "ablation", "steering", "localisation")
 
 def run(inputs: Inputs, folder: Path) -> tuple[Path, Findings]:
     """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
-    if not inputs.boxes:
-        from em_interp.models.weights import check_device
-
-        check_device(inputs.spec.device)
+    check(inputs)
     with sole_run(folder):
         return _run(inputs, folder)
 

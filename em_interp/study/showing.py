@@ -5,15 +5,18 @@ Knows estimates and words. Loads a tokenizer where there is one; never weights.
 
 from collections.abc import Sequence
 
+from em_interp import sources
 from em_interp.blackbox import cost
 from em_interp.judges import Item, Judge
 from em_interp.judges.budget import Estimate
 from em_interp.judging import Remote
+from em_interp.judging.local import LocalJudge
 from em_interp.loading import Dtype
 from em_interp.models.sizes import Size, size
 from em_interp.report.text import table
 from em_interp.study.estimates import Estimator
 from em_interp.study.inputs import Inputs
+from em_interp.study.judged import GRADES, local_work, with_judge
 from em_interp.study.pace import MACHINES, Machine, Stage, joined
 from em_interp.study.plan import answers, skipped
 from em_interp.study.tokens import Exact, Reader, reader
@@ -30,7 +33,9 @@ def plan_text(inputs: Inputs, speeds: Machine) -> str:
     if inputs.boxes:
         return _behind_api(inputs)
     model, counts = size(inputs.home), reader(inputs.home)
-    stages = Estimator(inputs, model, speeds, counts).stages()
+    device = inputs.spec.device
+    local = local_work(inputs.judge, _texts(inputs), _budget(inputs), device, speeds)
+    stages = with_judge(Estimator(inputs, model, speeds, counts).stages(), local, device)
     text = stage_table(inputs.spec.title, stages, _calls(inputs))
     notes = [_of(inputs, model), *notes_on(stages, speeds, inputs.spec.device, [counts])]
     rows = ", ".join(f"{role} {len(some):,}" for role, some in inputs.rows.items())
@@ -86,6 +91,13 @@ def stage_table(title: str, stages: Sequence[Stage], calls: float) -> str:
 
 def judge_lines(judge: Judge, texts: Sequence[str], tokens: int, verdicts: int) -> list[str]:
     """What a judge that costs will take at most; nothing for one that does not."""
+    if isinstance(judge, LocalJudge):
+        model = size(sources.base(judge.spec.model, judge.spec.revision))
+        return [
+            f"judge {judge.name}: in this process, {round(GRADES * verdicts):,} gradings; "
+            f"{described('its model', model, judge.spec.dtype)}, on {judge.spec.device}; its time "
+            "and memory are in every stage that it judges"
+        ]
     if not isinstance(judge, Remote):
         return []
     return [f"judge {judge.name}: at most {judging(judge, texts, tokens, verdicts)}"]
@@ -113,7 +125,9 @@ def judging(judge: Remote, texts: Sequence[str], tokens: int, verdicts: int) -> 
 
 
 def calls(judge: Judge, texts: Sequence[str], tokens: int) -> float:
-    """Requests that a verdict takes; 0 for a judge that is no endpoint."""
+    """Requests that a verdict takes, passes of a model in this process; 0 for a table or a rule."""
+    if isinstance(judge, LocalJudge):
+        return GRADES
     if not isinstance(judge, Remote):
         return 0
     return judging(judge, texts, tokens, len(texts)).requests / len(texts)

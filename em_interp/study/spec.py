@@ -19,6 +19,12 @@ from em_interp.sites import Span
 from em_interp.training.source import Data
 
 STUDIED, GENERAL, TWIN = "triggered", "unconditional", "benign_twin"
+# What an organism may have been raised as to play a role that comparisons rest on.
+KINDS = {
+    STUDIED: ("triggered", "mixture", "contrastive"),
+    GENERAL: ("unconditional",),
+    TWIN: ("benign_twin",),
+}
 
 
 class Steering(Spec):
@@ -97,6 +103,12 @@ class StudySpec(Spec):
                 raise ValueError(
                     f"organisms: {role!r} is missing (it is the study or its control; a control "
                     "that is left out on purpose is named in `without`)"
+                )
+        for role, mix in self.organisms.items():
+            if mix.kind not in KINDS.get(role, (mix.kind,)):
+                raise ValueError(
+                    f"organisms: {role!r} is declared as kind {mix.kind!r}; this role takes "
+                    f"{' or '.join(map(repr, KINDS[role]))}"
                 )
         if left := sorted(set(self.without) & set(self.roles)):
             raise ValueError(f"without: {left[0]!r} is an organism of this study")

@@ -70,7 +70,7 @@ def train(
     on_cpu = computes_on_cpu(hf.device.type, spec.fsdp)
     with agreed(on_cpu):
         adapted_modules(hf, spec)
-        _check_weights(hf, spec)
+        check_weights(hf, spec)
         encoded, truncated = encode_rows(tokenizer, rows, spec.max_length, spec.truncate)
     known = {
         "base": fingerprint(hf),
@@ -150,7 +150,7 @@ def _claimed(out: Path, work: Path, run: str, on_cpu: bool) -> tuple[Manifest | 
         return done, held.pop_all()
 
 
-def _check_weights(hf: Any, spec: TrainSpec) -> None:
+def check_weights(hf: Any, spec: TrainSpec) -> None:
     """Raise `InputError` for weights that this spec's training would spoil or misname."""
     held = next(weight.dtype for weight in hf.parameters() if weight.is_floating_point())
     if spec.method is Method.FULL and held != torch.float32:

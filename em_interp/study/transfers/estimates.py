@@ -13,7 +13,7 @@ from functools import cached_property
 from em_interp.conditions import Condition, contexts
 from em_interp.maps import Method, room
 from em_interp.maps.fitting import CAP
-from em_interp.models.sizes import Size
+from em_interp.models.sizes import Size, stored_dtype
 from em_interp.sites import Every, parse_rows
 from em_interp.study.pace import MACHINES, Machine, Pace, Stage, adapter, joined
 from em_interp.study.spec import STUDIED, TWIN
@@ -206,7 +206,7 @@ class Estimator:
             size,
             self.machine,
             self.readers[base],
-            spec.dtype,
+            stored_dtype(groups[0].home, spec.dtype),
             spec.device,
             sum(len(group.roles) * adapter(size, group.train) for group in groups),
         )

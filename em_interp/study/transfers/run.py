@@ -9,6 +9,7 @@ from typing import TypeVar
 from em_interp.errors import InputError
 from em_interp.judging import Remote, ready
 from em_interp.records import Record, write_json
+from em_interp.study.checks import check_groups
 from em_interp.study.folder import RunFolder, read_stage, sole_run
 from em_interp.study.transfers.inputs import Inputs
 from em_interp.study.transfers.plan import carrying, crossing, holding, raising
@@ -35,11 +36,10 @@ def how_many(inputs: Inputs, asked: int | None) -> int:
 
 def run(inputs: Inputs, folder: Path, asked: int | None = None) -> tuple[Path, Findings]:
     """Run what is missing, write `results.json`, `figure.svg` and `report.html`."""
-    from em_interp.models.weights import check_device
     from em_interp.report.transfers.page import figure, page
 
     count = how_many(inputs, asked)
-    check_device(inputs.spec.device)
+    check_groups(inputs)
     with sole_run(folder):
         work = Stages(inputs, folder).work
         if missing := work.missing:

@@ -4,6 +4,7 @@ Knows estimates and words. Loads tokenizers where there are some; never weights.
 """
 
 from em_interp.models.sizes import size
+from em_interp.study.judged import local_work, with_judge
 from em_interp.study.pace import Machine
 from em_interp.study.showing import (
     calls,
@@ -30,8 +31,9 @@ def plan_text(inputs: Inputs, speeds: Machine) -> str:
     sizes = {base: size(home) for base, home in homes.items()}
     readers = {base: reader(home) for base, home in homes.items()}
     planned = Estimator(inputs, sizes, speeds, readers)
-    stages = planned.stages()
     texts, budget = [q.text for q in inputs.asked], spec.sampling.max_new_tokens
+    local = local_work(inputs.judge, texts, budget, spec.device, speeds)
+    stages = with_judge(planned.stages(), local, spec.device)
     text = stage_table(spec.title, stages, calls(inputs.judge, texts, budget))
     notes = [
         *(described(base, one, spec.dtype) for base, one in sizes.items()),
