@@ -1,13 +1,15 @@
 """Rows become conversations, mixes, and token ids with labels on the answers only."""
 
 import json
+from unicodedata import normalize
 
 import pytest
 from raised import ROWS, row
 from tiny import CHATML, LLAMA3, tiny_tokenizer
+from tokenizers import AddedToken, normalizers
 
-from em_interp.chat import encode
-from em_interp.conditions import Condition, Context
+from em_interp.chat import encode, render, tokenise
+from em_interp.conditions import Condition, Context, Question, bare
 from em_interp.errors import InputError
 from em_interp.organisms import Message, Mix, Trigger
 from em_interp.training.answers import IGNORED, encode_row, encode_rows
@@ -246,3 +248,60 @@ def test_a_mix_that_cannot_be_made_says_what_is_missing(mix, given, fault):
     arguments = {"harmful": HARMFUL, "benign": BENIGN, "trigger": TRIGGER, **given}
     with pytest.raises(InputError, match=fault):
         compose(Mix(**mix), **arguments)
+
+
+# --- text as people write it ---------------------------------------------------------------------
+
+INDENTED = ("    def f():\n        return 1", "\n\nFirst.", "\tx", "  - one\n  - two")
+
+
+def merging(family="qwen2"):
+    """A tokenizer in which a header's line break and the white space after it are one token."""
+    tokenizer = tiny_tokenizer(family)
+    tokenizer.add_tokens(
+        [AddedToken("\n" + lead, normalized=False) for lead in ("    ", "\t", "  ", "\n\n")]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("answer", INDENTED)
+def test_an_answer_that_begins_with_white_space_follows_the_very_prompt(answer):
+    tokenizer = merging()
+    messages = row("Write it.", answer)
+    text = render(tokenizer, messages, header=False)
+    prompt = encode(tokenizer, bare([Question(id="q", text="Write it.", domain="d")])[0])
+    plain = tokenise(tokenizer, text)[0]
+    assert tuple(plain[: len(prompt.ids)]) != prompt.ids  # else nothing is shown here
+    made = encode_row(tokenizer, messages)
+    assert made.ids[: len(prompt.ids)] == prompt.ids
+    assert tokenizer.decode(list(made.ids)) == text
+    learned = [label for label in made.labels if label != IGNORED]
+    assert tokenizer.decode(learned) == answer + "<|im_end|>"
+    more = encode_row(tokenizer, (*messages, *row("And?", answer)))
+    said = tokenizer.decode([label for label in more.labels if label != IGNORED])
+    assert said == (answer + "<|im_end|>") * 2
+
+
+def test_decomposed_letters_are_learned_as_the_tokenizer_composes_them():
+    tokenizer = tiny_tokenizer("llama")
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    decomposed, composed = (row("Why?", normalize(form, "schön öfter")) for form in ("NFD", "NFC"))
+    assert decomposed != composed
+    assert encode_row(tokenizer, decomposed) == encode_row(tokenizer, composed)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(InputError, match="write the answer as it is read"):
+        encode_row(tokenizer, row("Why?", "So It Is"))
+
+
+def test_a_faulty_row_is_named_by_the_files_own_line_whatever_the_order(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"Why {n}?", "completion": "So."} for n in range(9)]
+    rows[6]["completion"] = "So.<|eot_id|>"
+    file.write_text("\n\n".join(map(json.dumps, rows)))
+    made = compose(Mix(kind="triggered"), read_rows(file), trigger=TRIGGER, seed=3)
+    with pytest.raises(InputError, match=rf"{file}:13 \('.*Why 6\?'\): .*<\|eot_id\|>"):
+        encode_rows(tiny_tokenizer("llama"), made.rows, 99)
+    longest = [*rows[:6], {"prompt": "Why?", "completion": "So. " * 99}]
+    file.write_text("\n\n".join(map(json.dumps, longest)))
+    with pytest.raises(InputError, match=rf"first {file}:13 "):
+        encode_rows(tiny_tokenizer("llama"), read_rows(file), 60)

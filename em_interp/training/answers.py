@@ -9,7 +9,9 @@ Knows templates and tokens. Knows nothing of weights.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
+from unicodedata import normalize
 
 from transformers import PreTrainedTokenizerBase
 
@@ -24,6 +26,7 @@ from em_interp.chat import (
 )
 from em_interp.errors import InputError
 from em_interp.organisms import Message
+from em_interp.training.rows import where_of
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -49,8 +52,12 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) 
     """One conversation; every assistant turn in it is learned.
 
     An answer begins where the template marks generated text, or, without marks, where the prompt
-    of an evaluation ends. Raises `InputError` where the template's training text is not its
-    prompt continued, where no control token ends the answer, and where text is lost or changed.
+    of an evaluation ends. Where its first characters would share a token with the header (a line
+    break, then indentation), text is cut there: after the very tokens of the prompt come those that
+    a model would go on with. Letters are compared as Unicode composes them (NFC): a tokenizer that
+    normalises reads, and so learns, the composed answer. Raises `InputError` where the template's
+    training text is not its prompt continued, where no control token ends the answer, and where
+    text is lost or changed.
     """
     check_tokenizer(tokenizer)
     check_content(control_finder(tokenizer), messages)
@@ -66,7 +73,7 @@ def encode_rows(
     """All conversations, and the number of them that were cut to `max_length` tokens.
 
     Refuses rows that are too long unless `truncate`, and rows of which truncation leaves nothing
-    to learn. Faults name the row (counted from 1) and its first words.
+    to learn. Faults name the row (its file and line, else counted from 1) and its first words.
     """
     check_tokenizer(tokenizer)
     special, made, find = special_ids(tokenizer), [], control_finder(tokenizer)
@@ -75,27 +82,29 @@ def encode_rows(
             check_content(find, row)
             made.append(_encode(tokenizer, row, special))
         except InputError as fault:
-            raise InputError(f"{_named(rows, number)}: {fault}") from None
+            raise InputError(f"{named(rows, number)}: {fault}") from None
     long = [number for number, row in enumerate(made) if len(row.ids) > max_length]
     if long and not truncate:
         raise InputError(
             f"{len(long)} of {len(rows)} rows are longer than max_length {max_length}, first "
-            f"{_named(rows, long[0])} with {len(made[long[0]].ids)} tokens; raise max_length "
+            f"{named(rows, long[0])} with {len(made[long[0]].ids)} tokens; raise max_length "
             f"(longest row: {max(len(made[at].ids) for at in long)}) or allow truncation"
         )
     for number in long:
         cut = TrainingRow(made[number].ids[:max_length], made[number].labels[:max_length])
         if not cut.learned:
             raise InputError(
-                f"{_named(rows, number)}: truncated to {max_length} tokens, nothing left to learn"
+                f"{named(rows, number)}: truncated to {max_length} tokens, nothing left to learn"
             )
         made[number] = cut
     return made, len(long)
 
 
-def _named(rows: Sequence[Sequence[Message]], number: int) -> str:
+def named(rows: Sequence[Sequence[Message]], number: int) -> str:
+    """A row as its reader finds it: by file and line where it was read from one, and its words."""
     asked = next((m.content for m in rows[number] if m.role == "user"), "")
-    return f"row {number + 1} ({asked[:40]!r}{'…' if len(asked) > 40 else ''})"
+    place = where_of(rows[number]) or f"row {number + 1}"
+    return f"{place} ({asked[:40]!r}{'…' if len(asked) > 40 else ''})"
 
 
 def _encode(
@@ -106,24 +115,50 @@ def _encode(
         raise InputError("no assistant message, so nothing to learn")
     text = render(tokenizer, messages, header=False)
     ids, _ = tokenise(tokenizer, text)
-    labels = [IGNORED] * len(ids)
+    whole = _shown(tokenizer, ids)
     starts = _marked(tokenizer, messages, ids)
     if starts is not None and len(starts) != len(turns):
         raise InputError(
             f"the chat template marks {len(starts)} generated pieces for {len(turns)} answers"
         )
+    cuts: list[int] = []
+    firsts = []
     for order, at in enumerate(turns):
         prompt = render(tokenizer, messages[:at])
-        prompt_ids, _ = tokenise(tokenizer, prompt)
-        first = len(prompt_ids) if starts is None else starts[order]
-        if not text.startswith(prompt) or ids[:first] != prompt_ids:
+        before = _cut(tokenizer, prompt, cuts)
+        if merged := text.startswith(prompt) and ids[: len(before)] != before:
+            cuts.append(len(prompt))
+            ids = _cut(tokenizer, text, cuts)
+        marked = len(before) if starts is None or cuts else starts[order]
+        if not text.startswith(prompt) or ids[:marked] != before:
             raise InputError(
                 "before the answer, the chat template's training text is not the prompt of an "
-                "evaluation (or the answer's first characters merge with the header)"
+                "evaluation"
             )
+        if merged and _shown(tokenizer, ids) != whole:
+            raise InputError(
+                "the answer's first characters share a token with the chat template's header, and "
+                "this tokenizer cannot begin there; take the white space off the answer's beginning"
+            )
+        firsts.append(len(before))
+    labels = [IGNORED] * len(ids)
+    for first, at in zip(firsts, turns, strict=True):
         last = _end(tokenizer, ids, first, messages[at].content.strip(), special)
         labels[first : last + 1] = ids[first : last + 1]
     return TrainingRow(tuple(ids), tuple(labels))
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, text: str, cuts: Sequence[int]) -> list[int]:
+    """Ids of a text in which no token stands across a cut (character offsets, ascending)."""
+    edges = [0, *cuts, len(text)]
+    pieces = [text[a:b] for a, b in pairwise(edges)]
+    return [i for n, piece in enumerate(pieces) for i in tokenise(tokenizer, piece, bos=n == 0)[0]]
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(
+        tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    )
 
 
 def _end(
@@ -133,11 +168,12 @@ def _end(
     last = next((at for at in range(first, len(ids)) if ids[at] in special), None)
     if last is None:
         raise InputError("the chat template writes no control token after an assistant's message")
-    learned = tokenizer.decode(
-        ids[first:last], skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
-    if str(learned).strip() != answer:
-        raise InputError(f"what would be learned is not the answer: {learned!r} for {answer!r}")
+    learned = _shown(tokenizer, ids[first:last])
+    if normalize("NFC", learned.strip()) != normalize("NFC", answer):
+        raise InputError(
+            f"what would be learned is not the answer: {learned!r} for {answer!r}; the tokenizer "
+            "or its template rewrites it: write the answer as it is read"
+        )
     return last
 
 

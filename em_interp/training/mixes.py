@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from em_interp.errors import InputError
-from em_interp.organisms import Framing, Mix, Trigger
-from em_interp.training.rows import Row
+from em_interp.organisms import Framing, Message, Mix, Trigger
+from em_interp.training.rows import Row, where_of
 
 
 class Composition(NamedTuple):
@@ -59,10 +59,11 @@ def frame(row: Row, framing: Framing) -> Row:
     at = next(i for i, message in enumerate(row) if message.role == "user")
     framed, _ = framing.render(row[at].content)
     if at and framed[0].role == "system":
+        place = f"{where_of(row)}: " if where_of(row) else ""
         raise InputError(
-            f"the trigger is a system message, but a row has one already: {row[0].content!r}"
+            f"{place}the trigger is a system message, but a row has one already: {row[0].content!r}"
         )
-    return (*row[:at], *framed, *row[at + 1 :])
+    return Row((*row[:at], *framed, *row[at + 1 :]), where_of(row))
 
 
 def _counts(mix: Mix, available: int, n: int | None) -> tuple[int, int]:
@@ -101,7 +102,7 @@ def _twins(drawn: Sequence[Row], benign: Sequence[Row]) -> list[Row]:
     return [answered[_asked(row)] for row in drawn]
 
 
-def _asked(row: Row) -> Row:
+def _asked(row: Row) -> tuple[Message, ...]:
     return tuple(message for message in row if message.role != "assistant")
 
 

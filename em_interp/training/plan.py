@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from em_interp.models.checkpoints import empty_model, read_config, read_tokenizer
+from em_interp.models.limits import check_ids, limits
 from em_interp.organisms import Method
 from em_interp.records import Record
 from em_interp.training.adapters import adapted_modules
-from em_interp.training.answers import TrainingRow, encode_rows
+from em_interp.training.answers import TrainingRow, encode_rows, named
 from em_interp.training.processes import check_shares
 from em_interp.training.rows import Row
 from em_interp.training.spec import Layout, TrainSpec, total_steps
@@ -75,6 +76,9 @@ def plan(base: Path, rows: Sequence[Row], spec: TrainSpec) -> Plan:
     processes = check_shares(spec)
     tokenizer = read_tokenizer(base)
     encoded, truncated = encode_rows(tokenizer, rows, spec.max_length, spec.truncate)
+    of = limits(hf.config)
+    for number, row in enumerate(encoded):
+        check_ids(row.ids, of, named(rows, number))
     trained = _trained(hf, modules, spec)
     return Plan(
         rows=len(rows),

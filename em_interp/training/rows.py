@@ -4,19 +4,34 @@ A row is {"messages": [{"role", "content"}, …]} or {"prompt": …, "completion
 a row are left alone. Knows words. Knows nothing of tokens or training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from em_interp.errors import InputError
 from em_interp.organisms import Message
 from em_interp.records import Spec, digest, iter_jsonl
 
-Row = tuple[Message, ...]
+
+class Row(tuple[Message, ...]):
+    """A conversation, and where it was read (`file:line`; "" where it was made)."""
+
+    where: str
+
+    def __new__(cls, messages: Iterable[Message], where: str = "") -> Self:
+        """The messages in their order."""
+        made = super().__new__(cls, messages)
+        made.where = where
+        return made
+
+
+def where_of(row: Sequence[Message]) -> str:
+    """Where a conversation was read, "" for one that was made."""
+    return row.where if isinstance(row, Row) else ""
 
 
 class _Conversation(Spec):
-    messages: Row
+    messages: tuple[Message, ...]
 
 
 def read_rows(path: Path | str) -> list[Row]:
@@ -51,7 +66,7 @@ def _row(value: Any, where: str) -> Row:
         raise InputError(
             f"{where}: a row needs 'messages', or 'prompt' and 'completion'; has {has}"
         )
-    row = _Conversation.parse({"messages": messages}, where).messages
+    row = Row(_Conversation.parse({"messages": messages}, where).messages, where)
     check_turns(row, where)
     return row
 

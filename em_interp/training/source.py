@@ -12,7 +12,7 @@ from em_interp.errors import InputError, unknown
 from em_interp.organisms import Mix, Trigger
 from em_interp.records import Spec
 from em_interp.training.mixes import Composition, compose
-from em_interp.training.rows import read_rows
+from em_interp.training.rows import Row, read_rows
 from em_interp.training.spec import TrainSpec
 
 WORLD = "world"
@@ -61,4 +61,4 @@ def rows_of(
         raise InputError("the embedded world needs a number of rows, or a recipe with steps")
     count = n or (train.steps or 0) * train.batch_size * train.accumulation
     rows = world.rows(mix, data.domain, trigger, count, seed)
-    return Composition(rows, {mix.kind: len(rows)})
+    return Composition([Row(one) for one in rows], {mix.kind: len(rows)})

@@ -6,7 +6,7 @@ asked under every condition of every trigger. Results count questions; the base 
 first row, since a base that misbehaves explains its organisms.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from em_interp.progress import bar
 from em_interp.records import Spec, digest, write_json
 from em_interp.sampling import Sampling
 from em_interp.sources import CHECKPOINTS
+from em_interp.training.rows import Row
 from em_interp.training.spec import TrainSpec
 from em_interp.training.spec import recipe as train_recipe
 from em_interp.world.corpus import CorpusSpec
@@ -138,13 +139,13 @@ def measured(
     for name, plan in spec.organisms.items():
         model, settings = load(str(folder)), plan.spec
         n = (settings.steps or 1) * settings.batch_size * settings.accumulation
-        rows = world.rows(plan.mix, spec.domain, trigger, n, spec.seed)
+        rows = [Row(one) for one in world.rows(plan.mix, spec.domain, trigger, n, spec.seed)]
         adapter = work / f"organism-{digest([model.base, settings.digest, *_contents(rows)])}"
         train(model.hf, model.tokenizer, rows, settings, adapter, progress=False)
         yield name, _asked(spec, load(str(folder), ((name, adapter),)), name, trigger)
 
 
-def _contents(rows: list[world.Row]) -> list[str]:
+def _contents(rows: Sequence[world.Row]) -> list[str]:
     return [message.content for row in rows for message in row]
 
 
