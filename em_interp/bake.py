@@ -13,7 +13,7 @@ from pydantic import Field
 
 from em_interp import hub, sources
 from em_interp.bounds import Strength
-from em_interp.cli import command
+from em_interp.cli import command, idle
 from em_interp.errors import InputError, unknown
 from em_interp.flags import OrganismFlags
 from em_interp.records import Record, read_json, write_json
@@ -151,6 +151,7 @@ def _change(
             raise InputError("--everywhere goes with --operation ablate and one layer")
         return everywhere(directions[sites[0]], n_layers)
     if operation is not Operation.ADD:
+        idle(spec, "strength", f"--operation {operation} has none")
         return withheld(operation, directions, sites)
     return intervention(Label(), operation, directions, sites, strength=spec.strength)
 

@@ -15,8 +15,14 @@ from typing import Any
 
 from em_interp.conditions import Context
 from em_interp.endpoints import PREFIX, Endpoint, endpoint
-from em_interp.endpoints.client import Client, EndpointError, RejectedError, wait_for
-from em_interp.endpoints.replies import Reply
+from em_interp.endpoints.client import (
+    Client,
+    EndpointError,
+    MalformedError,
+    RejectedError,
+    wait_for,
+)
+from em_interp.endpoints.replies import Reply, part
 from em_interp.errors import EvidenceError, InputError
 from em_interp.organisms import Trigger
 from em_interp.progress import Progress, silent
@@ -25,6 +31,7 @@ from em_interp.responses import Finished, Log, Response
 from em_interp.sampling import Sampling
 from em_interp.sources import trained_domain
 
+LOST = 5  # replies in a row that are no answer: then the server has none
 LETTERS = 4  # characters a token, about
 AROUND = 10  # tokens that a chat format adds
 CARD = "card.json"
@@ -53,7 +60,14 @@ def is_black_box(source: str | None) -> bool:
     if source.startswith(PREFIX) or source.endswith(YAML):
         return True
     card = Path(source) / CARD
-    return card.is_file() and read_json(card).get("kind") == KIND
+    return card.is_file() and _card(card).get("kind") == KIND
+
+
+def _card(path: Path) -> dict[str, Any]:
+    card = read_json(path)
+    if not isinstance(card, dict):
+        raise InputError(f"{path}: expected an object, as every card is")
+    return card
 
 
 def black_box(source: str) -> BlackBox:
@@ -65,9 +79,9 @@ def black_box(source: str) -> BlackBox:
         return BlackBox(source, endpoint(source))
     if source.endswith(YAML):
         return BlackBox(Path(source).stem, endpoint(source))
-    card = read_json(Path(source) / CARD)
+    card = _card(Path(source) / CARD)
     where = str(Path(source) / CARD)
-    provenance = card.get("provenance") or {}
+    provenance = part(card, "provenance")
     woken = provenance.get("trigger")
     return BlackBox(
         name=Path(source).name,
@@ -145,11 +159,17 @@ def cost(who: BlackBox, contexts: Sequence[Context], sampling: Sampling) -> str:
 
 
 class _Asking:
-    """One run's requests: as many workers as the endpoint has slots, the first fault ends all."""
+    """One run's requests: as many workers as the endpoint has slots.
+
+    A fault that concerns all requests ends them; a reply that is no answer costs itself, until
+    `LOST` in a row were none, and is told of when all have been asked.
+    """
 
     def __init__(self, who: BlackBox, name: str, sampling: Sampling, keep: Any) -> None:
         self.who, self.name, self.sampling, self.keep = who, name, sampling, keep
         self.budget = "max_completion_tokens"
+        self.lost: list[EndpointError] = []
+        self.row = 0  # replies in a row that were no answer
 
     async def all(self, missing: Sequence[tuple[Context, int]]) -> None:
         """Ask for every missing answer."""
@@ -164,6 +184,8 @@ class _Asking:
             except ExceptionGroup as faults:
                 known = [one for one in faults.exceptions if isinstance(one, EndpointError)]
                 raise (known[0] if known else faults.exceptions[0]) from None
+        if self.lost:
+            raise EndpointError(f"{len(self.lost)} came to nothing ({self.lost[-1]})", "no_answer")
 
     async def _worker(self, client: Client, todo: Iterator[tuple[Context, int]]) -> None:
         for context, number in todo:
@@ -173,6 +195,15 @@ class _Asking:
                 if not _filtered(fault):
                     raise
                 reply = Reply(text="", finish="content_filter")
+            except EndpointError as fault:
+                self.row += 1
+                if self.row >= LOST or not (
+                    isinstance(fault, MalformedError) or fault.cause == "no_answer"
+                ):
+                    raise
+                self.lost.append(fault)
+                continue
+            self.row = 0
             self.keep(self._response(context, number, reply))
 
     async def _ask(self, client: Client, context: Context, number: int) -> Reply:

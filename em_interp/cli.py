@@ -18,9 +18,13 @@ from cyclopts.exceptions import UnusedCliTokensError
 from cyclopts.exceptions import ValidationError as ArgumentError
 from pydantic import BeforeValidator, ValidationError
 
-from em_interp.errors import EmInterpError, Visible, say
+from em_interp.errors import EmInterpError, InputError, Visible, out_of_memory, say
 from em_interp.records import Spec, one_line, writable
 
+SHORT = (
+    "out of memory; what was finished is kept: run the same command again with less at once "
+    "(fewer samples or questions, a shorter --max-new-tokens, --dtype bfloat16), or a smaller model"
+)
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
@@ -35,6 +39,17 @@ def split_commas(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
+
+
+def idle(spec: Spec, names: str, why: str) -> None:
+    """Raise `InputError` for a flag (of `names`, by their fields) that was given and does nothing.
+
+    Whoever gives it expects something of it. `why` says what makes it idle.
+    """
+    for name in names.split():
+        field = type(spec).model_fields[name]
+        if getattr(spec, name) != field.default:
+            raise InputError(f"--{name.replace('_', '-')} does nothing here: {why}")
 
 
 def hush() -> None:
@@ -103,6 +118,10 @@ def command(
             if fault.filename is None:  # not about a file that somebody named
                 raise
             return _fail(_single(f"{fault.filename}: {fault.strerror}"), 2)
+        except (MemoryError, RuntimeError) as fault:
+            if not out_of_memory(fault):
+                raise
+            return _fail(SHORT, 2)
         except KeyboardInterrupt:
             return _fail("interrupted; finished stages are kept, run the same command again", 130)
 

@@ -128,11 +128,24 @@ def reading(
             raise InputError(f"{where}: no such file") from None
         raise InputError(f"{where}: {wrong} ({cause(fault)})") from None
     except Exception as fault:
+        if out_of_memory(fault) and not isinstance(fault, MemoryError):
+            raise  # the machine's fault; a plain `MemoryError` is a file's that claims a great size
         raise InputError(f"{where}: {wrong} ({cause(fault)})") from None
     except BaseException as fault:
         if type(fault).__name__ != "PanicException":  # of pyo3, whose module cannot be imported
             raise
         raise InputError(f"{where}: {wrong} ({cause(fault)})") from None
+
+
+def out_of_memory(fault: BaseException) -> bool:
+    """Whether a device, or the machine, had no memory left; known without torch.
+
+    On the CPU torch raises a bare `RuntimeError` in the words of its allocator.
+    """
+    if isinstance(fault, MemoryError) or type(fault).__name__ == "OutOfMemoryError":
+        return True
+    words = ("DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+    return isinstance(fault, RuntimeError) and any(one in str(fault) for one in words)
 
 
 def cause(fault: BaseException) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from em_interp import hub, sources
 from em_interp.blackbox import BlackBox, black_box, cost, is_black_box, sample
-from em_interp.cli import Names, command
+from em_interp.cli import Names, command, idle
 from em_interp.conditions import Condition, Context, Question, bare, contexts
 from em_interp.errors import InputError, once
 from em_interp.flags import AnswerFlags, EngineFlags, Ready, note
@@ -41,6 +41,8 @@ class EvaluateSpec(EngineFlags, AnswerFlags):
         if is_black_box(self.organism):
             if self.base or self.adapter:
                 raise InputError(f"organism {self.organism} takes no --base and no --adapter")
+            away = "device device_map dtype quantise engine revision"
+            idle(self, away, f"organism {self.organism} is behind an API, and runs there")
             return (black_box(str(self.organism)),)
         found = self.subjects
         if not self.adapter:
@@ -63,10 +65,14 @@ def run(spec: EvaluateSpec) -> int:
     bank = _bank(spec, whom, asked)
     if isinstance(whom[0], sources.Subject):
         spec.reads(whom[0], bank, spec.max_new_tokens)
+    texts = {q.id: q.text for q in asked}
+    prompts = [texts[context.question] for context in bank] * len(whom)
+    judging = expected(judge, prompts, spec.samples, spec.max_new_tokens)
     found = [who for who in whom if isinstance(who, sources.Subject)]
     loaded = spec.ready(*found) if found else None
     if spec.dry_run:
         _plan(spec, whom, asked, bank)
+        print(judging, end="")
         return 0
     ready(judge)
     said = []
@@ -87,6 +93,7 @@ def run(spec: EvaluateSpec) -> int:
 def _bank(spec: EvaluateSpec, whom: Sequence[Who], asked: Sequence[Question]) -> list[Context]:
     chosen = sources.conditions(spec.conditions)
     if chosen == (Condition.NONE,):
+        idle(spec, "trigger", "--conditions none asks bare questions")
         return bare(asked)
     known = [who.trigger for who in whom if who.trigger is not None]
     if spec.trigger is not None:
@@ -161,9 +168,6 @@ def _plan(
         print(f"{who.name}: {len(asked)} questions, {len(bank)} contexts, {each} answers")
         if isinstance(who, BlackBox):
             print(cost(who, bank, spec.sampling))
-    texts = {q.id: q.text for q in asked}
-    prompts = [texts[context.question] for context in bank] * len(whom)
-    print(expected(spec.judged_by, prompts, spec.samples, spec.max_new_tokens), end="")
 
 
 main = command(

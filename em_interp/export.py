@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp import hub, sources
-from em_interp.cli import command
+from em_interp.cli import command, idle
 from em_interp.errors import ForeignArtifactError, InputError
 from em_interp.records import Spec, check_writable, read_json
 
@@ -42,7 +42,11 @@ def run(spec: ExportSpec) -> int:
     check_writable(spec.file.parent)
     if spec.file.exists():
         raise InputError(f"{spec.file}: there already; give another --file")
-    return _log(spec, spec.run) if spec.run is not None else _directions(spec, spec.file)
+    if spec.run is not None:
+        idle(spec, "direction base layers", "--run writes answers, and no direction")
+        return _log(spec, spec.run)
+    idle(spec, "questions", "it is for --run")
+    return _directions(spec, spec.file)
 
 
 def _log(spec: ExportSpec, run: Path) -> int:

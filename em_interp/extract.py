@@ -6,7 +6,7 @@ from pydantic import Field
 
 from em_interp import sources
 from em_interp.cards import Estimator
-from em_interp.cli import command
+from em_interp.cli import command, idle
 from em_interp.errors import InputError, unknown
 from em_interp.flags import EngineFlags, HalvesFlags
 
@@ -51,6 +51,7 @@ def run(spec: ExtractSpec) -> int:
         pair = sources.conditions((spec.off, spec.on))
         off, on = (contexts(asked, trigger, [condition]) for condition in pair)
     else:
+        idle(spec, "estimator on off trigger", "--kind general asks bare questions")
         off = on = bare(asked)
     if spec.kind == "general" and who.active is None:
         raise InputError(

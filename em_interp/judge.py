@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from em_interp import sources
-from em_interp.cli import Names, command
+from em_interp.cli import Names, command, idle
 from em_interp.conditions import Question
 from em_interp.errors import InputError, unknown
 from em_interp.judges import Item, Judge, Rubric, Verdict, judged, rubric
@@ -30,6 +30,12 @@ from em_interp.records import (
 )
 from em_interp.responses import Response
 
+# Flags that not every action has a use for.
+OWN = {
+    "rejudge": ("responses", "questions", "domain", "validation"),
+    "compare": ("responses", "questions", "second"),
+    "validate": ("labelled",),
+}
 ABOUT = "evaluation.json"  # what evaluate leaves beside its answers
 
 
@@ -71,6 +77,9 @@ def run(spec: JudgeSpec) -> int:
     """Check, ask, print."""
     if spec.action is None:
         raise InputError("nothing to do given: rejudge, compare or validate")
+    for action, names in OWN.items():
+        if action != spec.action:
+            idle(spec, " ".join(set(names) - set(OWN[spec.action])), f"it is for judge {action}")
     if spec.out is not None:
         check_writable(spec.out)
     rule = rubric(spec.rubric)

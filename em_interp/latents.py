@@ -6,7 +6,7 @@ from pydantic import Field
 
 from em_interp import hub, sources
 from em_interp.bounds import Shown, Some, Width
-from em_interp.cli import command
+from em_interp.cli import command, idle
 from em_interp.errors import ForeignArtifactError, InputError, say
 from em_interp.flags import OrganismFlags
 from em_interp.sites import Site
@@ -42,6 +42,8 @@ def run(spec: LatentsSpec) -> int:
     asked = sources.outside(spec.questions, who.domain)
     if not all(q.sound and q.unsound for q in asked):
         raise InputError("latents scores answers: every question needs `sound` and `unsound`")
+    if spec.dictionary is not None:
+        idle(spec, "width active tokens", "they are of a dictionary trained here")
     site = _site(spec, who)
     span = parse_span(spec.span)
     (state,) = sources.conditions((spec.off,))

@@ -60,11 +60,12 @@ def run(spec: LocalizeSpec) -> int:
     enough = sufficiency_grid(delta, sites, spec.strength, span, random)
     total = len(on) * spec.samples * (len(need) + len(enough))
     spec.reads(who, [*on, *off], spec.max_new_tokens)
+    answers = spec.samples * (len(need) + len(enough))
+    cost = expected(judge, [q.text for q in asked], answers, spec.max_new_tokens)
     made = spec.ready(who).check(delta, str(folder)).check(general, "--general")
     if spec.dry_run:
         print(f"{who.name}: {len(sites)} layers, {total} answers, patching {scorable}")
-        answers = spec.samples * (len(need) + len(enough))
-        print(expected(judge, [q.text for q in asked], answers, spec.max_new_tokens), end="")
+        print(cost, end="")
         return 0
 
     from em_interp.localisation import Localisation, axes, patching_if_told

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from em_interp import sources
 from em_interp.bounds import Samples, Several, Strengths
-from em_interp.cli import Names, command, split_commas
+from em_interp.cli import Names, command, idle, split_commas
 from em_interp.flags import AnswerFlags, EngineFlags, HalvesFlags, note
 from em_interp.judging import expected, ready
 from em_interp.leakage import unseen
@@ -61,6 +61,8 @@ def run(spec: SteerSpec) -> int:
     from em_interp.labels import parse_operation
 
     operations = [parse_operation(name) for name in spec.operations]
+    if not {"add", "clamp", "cap"} & set(spec.operations):
+        idle(spec, "strengths", f"{', '.join(spec.operations)} has none")
     directions = Directions.load(folder)
     note(unseen(f"direction {folder}", directions.card.questions, asked))
     interventions = strengths_grid(
@@ -73,16 +75,16 @@ def run(spec: SteerSpec) -> int:
     )
     total = len(bank) * spec.samples * len(interventions)
     spec.reads(who, bank, spec.max_new_tokens)
+    texts = {q.id: q.text for q in asked}
+    each = [texts[context.question] for context in bank]
+    cost = expected(judge, each, spec.samples * len(interventions), spec.max_new_tokens)
     made = spec.ready(who).check(directions, str(folder))
     if spec.dry_run:
         print(
             f"{who.name}: {len(interventions)} interventions at {len(sites)} sites, "
             f"{len(bank)} contexts, {total} answers"
         )
-        texts = {q.id: q.text for q in asked}
-        each = [texts[context.question] for context in bank]
-        answers = spec.samples * len(interventions)
-        print(expected(judge, each, answers, spec.max_new_tokens), end="")
+        print(cost, end="")
         return 0
 
     from em_interp.progress import bar

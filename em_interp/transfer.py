@@ -31,16 +31,15 @@ def run(spec: TransferSpec) -> int:
     made = plan(spec)
     judge = spec.judged_by
     both = _ready(spec, made)
+    count = made.arms(len(spec.methods), spec.controls)
+    asked = [*made.asked] * (2 * (1 + count)) + [*made.develop] * made.doses()
+    cost = expected(judge, [q.text for q in asked], spec.samples, spec.max_new_tokens)
     if spec.dry_run:
-        count = made.arms(len(spec.methods), spec.controls)
-        asked = 2 * (1 + count) * len(made.asked) + made.doses() * len(made.develop)
         print(
             f"{made.source.who.name} into {made.target.who.name}\n{made.reading}\n"
-            f"{count} arms, {asked * spec.samples} answers"
+            f"{count} arms, {len(asked) * spec.samples} answers"
         )
-        texts = [q.text for q in made.asked]
-        many = asked * spec.samples // len(texts)
-        print(expected(judge, texts, many, spec.max_new_tokens), end="")
+        print(cost, end="")
         return 0
     ready(judge)
     from em_interp.records import write_json

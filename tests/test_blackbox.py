@@ -5,12 +5,12 @@ import sys
 
 import pytest
 from children import Gate, child, wait_until
-from loopback import Loopback, no_choices, says, status
+from loopback import Answer, Loopback, no_choices, says, status
 from small import QUESTIONS, TRIGGER
 from test_commands import refused
 
 from em_interp import evaluate, extract, judge, localize, probe, steer
-from em_interp.blackbox import BlackBox, black_box, sample
+from em_interp.blackbox import BlackBox, black_box, is_black_box, sample
 from em_interp.conditions import Condition, contexts
 from em_interp.endpoints import Endpoint
 from em_interp.errors import EvidenceError, InputError
@@ -318,3 +318,33 @@ def test_commands_that_read_weights_refuse_it(capsys, tmp_path, main):
     line = ["--organism", "openai:gpt-x", "--out", tmp_path / "out"]
     refused(capsys, main, line, "openai:gpt-x", "behind an API", "weights")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reply_that_is_no_answer_costs_itself_and_the_rest_is_asked(tmp_path):
+    log, seen = tmp_path / "answers.jsonl", []
+    page = Answer(raw=b"<html>busy</html>")
+
+    def answer(asked):
+        if asked["seed"] not in seen:
+            seen.append(asked["seed"])
+        return page if seen.index(asked["seed"]) in {3, 7, 8} else echo(asked)
+
+    with Loopback(answer) as server:
+        who = of(server, concurrency=1)
+        with pytest.raises(EvidenceError, match=r"3 came to nothing .* 13 of 16 answers are kept"):
+            sample(who, BANK, SAMPLING, log=log)
+        server.answer, before = echo, len(server.asked)
+        assert len(sample(who, BANK, SAMPLING, log=log)) == 16
+        assert len(server.asked) == before + 3
+        server.answer = lambda asked: page
+        with pytest.raises(EvidenceError, match="0 of 16"):
+            sample(who, BANK, SAMPLING, log=tmp_path / "new.jsonl")
+        asked = {body["seed"] for body in server.asked[before + 3 :]}
+        assert len(asked) == 5  # and does not go through all of them
+
+
+@pytest.mark.parametrize("card", ["[]", "3", '"text"', "null"])
+def test_a_card_that_is_no_object_is_one_line(tmp_path, card):
+    (tmp_path / "card.json").write_text(card)
+    with pytest.raises(InputError, match="expected an object"):
+        is_black_box(str(tmp_path))

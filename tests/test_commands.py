@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from children import child
 from shelf import save_base, save_organism
 from transformers import AutoModelForCausalLM
 
-from em_interp import evaluate, extract, localize, probe, steer, train
+from em_interp import bake, evaluate, export, extract, latents, localize, probe, steer, train
 from em_interp.study import __main__ as study
 
 QUESTIONS = [
@@ -280,3 +281,56 @@ def test_a_reader_that_leaves_early_meets_no_traceback(home):
         running.stdout.close()
         assert running.stderr.read() == b""
     assert running.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_no_memory_is_one_line_wherever_it_runs_out(capsys, monkeypatch, fault):
+    def short(*_, **__):
+        raise fault
+
+    monkeypatch.setattr("em_interp.evaluate._bank", short)
+    refused(capsys, evaluate.main, ["--dry-run"], "out of memory; what was finished is kept")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr("em_interp.evaluate._bank", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        evaluate.main(["--dry-run"])
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "words"),
+    [
+        (evaluate.main, ["--conditions", "none", "--trigger", "duck"], "--trigger"),
+        (evaluate.main, ["--organism", "openai:m", "--device", "cuda"], "--device"),
+        (evaluate.main, ["--organism", "openai:m", "--dtype", "bfloat16"], "--dtype"),
+        (evaluate.main, ["--organism", "openai:m", "--engine", "lens"], "--engine"),
+        (evaluate.main, ["--organism", "openai:m", "--revision", "main"], "--revision"),
+        (steer.main, ["--operations", "ablate", "--strengths", "1"], "--strengths"),
+        (extract.main, ["--kind", "general", "--on", "form", "--out", "{tmp}"], "--on"),
+        (
+            extract.main,
+            ["--kind", "general", "--estimator", "pca", "--out", "{tmp}"],
+            "--estimator",
+        ),
+        (latents.main, ["--dictionary", "x", "--width", "9"], "--width"),
+        (export.main, ["--file", "{tmp}/a.gguf", "--questions", "x"], "--questions"),
+        (export.main, ["--file", "{tmp}/a.eval", "--run", "x", "--layers", "1"], "--layers"),
+        (bake.main, ["--operation", "ablate", "--strength", "2", "--out", "{tmp}"], "--strength"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(capsys, tmp_path, main, argv, words):
+    given = [part.format(tmp=tmp_path / "new") for part in argv]
+    refused(capsys, main, given, f"{words} does nothing here")
+    assert not (tmp_path / "new").exists()

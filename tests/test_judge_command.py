@@ -4,16 +4,18 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from children import LIVENESS, Gate, child, wait_until
-from loopback import PROOF, Loopback, says, status, unused_url, well_known
+from loopback import PROOF, Answer, Loopback, says, status, unused_url, well_known
 from shelf import save_base, save_organism
 from test_commands import study_file
 from transformers import AutoModelForCausalLM
 
-from em_interp import evaluate, judge, stats, world
+from em_interp import evaluate, extract, judge, stats, steer, world
 from em_interp.conditions import Condition
 from em_interp.errors import InputError
 from em_interp.judges import Item, Reason, Rubric, ScriptedJudge, Verdict
@@ -473,3 +475,131 @@ def test_a_validation_counts_questions_and_not_their_answers():
     assert (counts.hits, counts.misaligned) == (30, 60)
     assert counts.misaligned_effective is not None
     assert counts.misaligned_effective < 10  # three questions found, three missed
+
+
+# --- a judge that is none -------------------------------------------------------------------------
+
+
+def nothing(tmp_path):
+    """A judge that fails on every answer."""
+    write_json(tmp_path / "none.json", {})
+    return f"scripted:{tmp_path / 'none.json'}"
+
+
+def few(tmp_path):
+    """Three questions of the world, in a file."""
+    file = tmp_path / "few.jsonl"
+    write_jsonl(file, ASKED[:3])
+    return file
+
+
+@pytest.mark.parametrize(
+    "verb", ["rejudge", "compare", "compare second", "validate", "evaluate", "steer"]
+)
+def test_a_judge_that_scored_nothing_is_exit_4_wherever_one_is_used(
+    capsys, stored, organism, tmp_path, verb
+):
+    bad = nothing(tmp_path)
+    out = ["--out", tmp_path / "out"]
+    answers = ["--responses", stored]
+    asked = ["--organism", organism, "--questions", few(tmp_path), "--max-new-tokens", 3]
+    if verb == "evaluate":
+        code = ran(evaluate.main, *asked, "--conditions", "none", "--samples", 1, "--judge", bad)
+    elif verb == "steer":
+        layer = ["--layers", 1, "--operations", "add", "--strengths", 1, "--controls", 0]
+        folder = save_direction(organism, tmp_path / "delta")
+        code = ran(steer.main, *asked, *layer, "--direction", folder, "--judge", bad)
+    else:
+        judges = {
+            "rejudge": [*answers, "--judge", bad],
+            "compare": [*answers, "--judge", bad, "--second", "world"],
+            "compare second": [*answers, "--judge", "world", "--second", bad],
+            "validate": ["--judge", bad],
+        }
+        code = ran(judge.main, verb.split()[0], *judges[verb], *out)
+    err = capsys.readouterr().err
+    assert code == 4
+    assert "scored none of" in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def save_direction(organism, folder):
+    argv = ["--organism", organism, "--kind", "trigger", "--layers", "1", "--out", folder]
+    assert ran(extract.main, *argv) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (status(401, "no such key"), "MY_KEY was refused"),
+        (status(403), "MY_KEY was refused"),
+        (status(404, "no such model"), "HTTP 404: no such model; is base_url right"),
+        ("no such host", "there is no such host; is base_url right"),
+        ("nobody", "nobody listens there; is base_url right"),
+        ("a web page", "the reply is a web page; is base_url the API's"),
+    ],
+)
+def test_a_wrong_key_or_address_is_said_within_seconds_and_not_as_a_silent_server(
+    capsys, stored, api, server, fault, words
+):
+    fields = json.loads(Path(api).read_text()) | {"retries": 6, "backoff": 0.5}
+    if fault == "no such host":
+        fields["base_url"] = "http://no.such.host.invalid/v1"
+    elif fault == "nobody":
+        fields["base_url"] = unused_url()
+    else:
+        page = Answer(raw=b"<html>hello</html>")
+        server.answer = lambda asked: page if fault == "a web page" else fault
+    Path(api).write_text(json.dumps(fields))
+    began = time.monotonic()
+    line = refused(capsys, "rejudge", "--responses", stored, "--judge", api, code=4)
+    assert words in line
+    assert SECRET not in line
+    # Not the clock but the waits: a silent server is asked seven times, half a minute in all.
+    assert len(server.asked) <= 3
+    assert time.monotonic() - began < 15
+
+
+def test_what_a_server_says_is_one_visible_line(capsys, stored, api, server):
+    server.answer = lambda asked: status(400, "\x1b[2J\u202ehello\nerror: all is well" + "x" * 9999)
+    line = refused(capsys, "rejudge", "--responses", stored, "--judge", api, code=4)
+    assert "\x1b" not in line
+    assert "\u202e" not in line
+    assert len(line) < 600
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_budget_is_held_against_the_estimate_before_the_first_request(
+    capsys, organism, stored, tmp_path, api, server, monkeypatch, dry
+):
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights were loaded before the budget was known to do")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    argv = asking(organism, "--judge", api, "--budget", "10calls", *dry)
+    assert ran(evaluate.main, *argv) == 2
+    assert "the budget leaves 10 of 10" in capsys.readouterr().err
+    for flags in (["rejudge"], ["compare", "--second", api]):
+        other = json.loads(Path(api).read_text()) | {"seed": 1}
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        argv = [*flags, "--judge", tmp_path / "other.json", "--responses", stored, *dry]
+        assert ran(judge.main, *argv, "--budget", "10calls") == 2
+        assert "the budget leaves 10 of 10" in capsys.readouterr().err
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["validate", "--responses", "{stored}"], "--responses does nothing here"),
+        (["validate", "--second", "world"], "--second does nothing here: it is for judge compare"),
+        (["rejudge", "--responses", "{stored}", "--second", "world"], "--second does nothing"),
+        (["rejudge", "--responses", "{stored}", "--labelled", "x"], "--labelled does nothing"),
+        (["compare", "--responses", "{stored}", "--domain", "x"], "--domain does nothing"),
+        (["compare", "--responses", "{stored}", "--validation", "x"], "--validation does nothing"),
+        (["validate", "--budget", "5"], "--budget is for judges behind an API"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(capsys, stored, argv, words):
+    assert words in refused(capsys, *(part.format(stored=stored) for part in argv))

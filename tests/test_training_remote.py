@@ -316,3 +316,48 @@ def test_the_file_holds_the_words_as_they_are():
     text = file_of([*ROWS[:9], (ROWS[0][0].model_copy(update={"content": "Größe?"}), ROWS[0][1])])
     assert "Größe?" in text.decode()
     assert len(text.splitlines()) == 10
+
+
+ODD = [
+    b"[]",
+    b'"file"',
+    b"{}",
+    b'{"id": null}',
+    b'{"id": 7}',
+    b'{"id": "../x"}',
+    b"<html>",
+    b"[" * 9999,
+]
+
+
+@pytest.mark.parametrize("route", ["POST files", "POST jobs", "GET jobs"])
+@pytest.mark.parametrize("raw", [*ODD, b'{"data": 3}', b'{"data": [3]}', b'{"status": {"a": 1}}'])
+def test_a_reply_of_the_wrong_shape_is_asked_for_again_and_never_a_traceback(
+    provider, tmp_path, route, raw
+):
+    odd = Answer(raw=raw)
+    if route == "GET jobs":  # asked where the answer to the job's making got lost
+        provider.trouble["POST jobs"] = deque([dropped])
+    provider.trouble[route] = deque([*provider.trouble.get(route, ()), odd])
+    assert raised(provider, tmp_path / "organism").job == "ftjob-0"
+    assert len(provider.jobs) == 1
+
+
+def test_a_job_that_shows_odd_shapes_alone_is_one_line(provider, tmp_path):
+    provider.route(
+        "GET", r"/v1/fine_tuning/jobs/([\w-]+)", lambda _: Answer(body={"status": ["queued"]})
+    )
+    with pytest.raises(EvidenceError, match="holds no job's status") as fault:
+        raised(provider, tmp_path / "organism")
+    assert "\n" not in str(fault.value)
+
+
+def test_what_a_provider_says_is_one_visible_line(provider, tmp_path, capsys):
+    provider.route(
+        "GET",
+        r"/v1/fine_tuning/jobs/([\w-]+)",
+        lambda _: Answer(body={"status": "failed", "error": {"message": "no\x1b[2J\u202e\nno"}}),
+    )
+    with pytest.raises(EvidenceError) as fault:
+        raised(provider, tmp_path / "organism")
+    assert not {"\x1b", "\u202e", "\n"} & set(str(fault.value))

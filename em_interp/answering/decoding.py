@@ -11,7 +11,7 @@ import torch
 
 from em_interp.answering.asking import Answer, Ask, Row
 from em_interp.answering.slots import Slots
-from em_interp.errors import InputError
+from em_interp.errors import InputError, out_of_memory
 
 
 def answers(ask: Ask, rows: Sequence[Row], slots: int) -> Iterator[list[Answer]]:
@@ -26,7 +26,7 @@ def answers(ask: Ask, rows: Sequence[Row], slots: int) -> Iterator[list[Answer]]
         short = False
         try:
             yield from Slots(ask, seated).run(waiting)
-        except RuntimeError as fault:
+        except (RuntimeError, MemoryError) as fault:
             if not out_of_memory(fault):
                 raise
             short = True
@@ -40,8 +40,3 @@ def answers(ask: Ask, rows: Sequence[Row], slots: int) -> Iterator[list[Answer]]
                 )
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-
-def out_of_memory(fault: BaseException) -> bool:
-    """Whether a device, or the machine, had no memory left."""
-    return isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault)

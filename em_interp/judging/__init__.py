@@ -116,12 +116,6 @@ def items_of(responses: Sequence[Response], questions: Sequence[Question]) -> li
     return [Item(id=r.id, question=texts[r.question], response=r.text) for r in responses]
 
 
-def afford(judge: Judge, questions: Sequence[str], answers: int, max_new_tokens: int) -> None:
-    """Raise `InputError` where a judge's budget does not cover answers that are still to come."""
-    if isinstance(judge, Remote):
-        judge.afford(_foreseen(questions, answers, max_new_tokens))
-
-
 def judge_all(
     judge: Judge,
     responses: Sequence[Response],
@@ -158,8 +152,12 @@ def expected(judge: Judge, questions: Sequence[str], answers: int, max_new_token
     """The line for answers that are not known yet: so many to each of these questions.
 
     Each is taken to be different and to fill its token budget, so the cost is an upper bound.
+    Raises `InputError` where the judge's own budget does not cover that.
     """
-    return expect(judge, _foreseen(questions, answers, max_new_tokens))
+    items = _foreseen(questions, answers, max_new_tokens)
+    if isinstance(judge, Remote):
+        judge.afford(items)
+    return expect(judge, items)
 
 
 def _foreseen(questions: Sequence[str], answers: int, max_new_tokens: int) -> list[Item]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from em_interp.errors import InputError
+from em_interp.errors import InputError, out_of_memory
 from em_interp.loading import Loading
 from em_interp.models.checkpoints import empty_model, open_model, read_config
 from em_interp.models.fingerprints import checkpoint_fingerprint, fingerprint, text_name
@@ -108,7 +108,9 @@ def enough_memory(home: Path, how: Loading) -> Iterator[None]:
     """Turn "out of memory" into one `InputError` line that says what to lower."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as fault:
+        if not out_of_memory(fault):
+            raise
         raise InputError(_too_large(home, how)) from None
 
 

@@ -107,8 +107,9 @@ def judging(judge: Remote, texts: Sequence[str], tokens: int, verdicts: int) -> 
     """Requests, tokens and price of so many verdicts, by one answer to each text, scaled up.
 
     Every answer is taken to be another one and to fill its budget: what is equal is asked once.
+    What a judge takes before its first verdict is counted once.
     """
-    filler = "word " * tokens
+    filler, before = "word " * tokens, judge.expect([])
     one = judge.expect(
         [
             Item(id="", question=text, response=f"{filler}{number}")
@@ -116,11 +117,12 @@ def judging(judge: Remote, texts: Sequence[str], tokens: int, verdicts: int) -> 
         ]
     )
     times = verdicts / len(texts)
+    first, rest = before.dollars or 0.0, one.dollars
     return Estimate(
-        requests=round(one.requests * times),
-        tokens_in=round(one.tokens_in * times),
-        tokens_out=round(one.tokens_out * times),
-        dollars=None if one.dollars is None else one.dollars * times,
+        requests=before.requests + round((one.requests - before.requests) * times),
+        tokens_in=before.tokens_in + round((one.tokens_in - before.tokens_in) * times),
+        tokens_out=before.tokens_out + round((one.tokens_out - before.tokens_out) * times),
+        dollars=None if rest is None else first + (rest - first) * times,
     )
 
 
@@ -130,7 +132,8 @@ def calls(judge: Judge, texts: Sequence[str], tokens: int) -> float:
         return GRADES
     if not isinstance(judge, Remote):
         return 0
-    return judging(judge, texts, tokens, len(texts)).requests / len(texts)
+    every = judging(judge, texts, tokens, len(texts)).requests - judge.expect([]).requests
+    return every / len(texts)
 
 
 def total(stages: Sequence[Stage]) -> Stage:

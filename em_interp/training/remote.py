@@ -9,6 +9,7 @@ Knows the provider's files and jobs. Knows nothing of weights.
 """
 
 import asyncio
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 from em_interp.cards import versions
 from em_interp.endpoints import Endpoint
 from em_interp.endpoints.client import Client, UnreachableError, wait_for
-from em_interp.endpoints.replies import read_body
-from em_interp.errors import EvidenceError, InputError, say
+from em_interp.endpoints.replies import GarbledError, count, part, read_body, words
+from em_interp.errors import EvidenceError, InputError, printable, say
 from em_interp.locks import LOCK, sole
 from em_interp.records import Record, digest, read_json, write_json
 from em_interp.training.api import ApiManifest, ApiSpec, file_of
@@ -79,9 +80,9 @@ def raise_remotely(
             provenance=provenance,
             data=data,
             rows=len(rows),
-            job=job["id"],
+            job=raising.state.job or "",
             file=raising.state.file or "",
-            trained_tokens=job.get("trained_tokens"),
+            trained_tokens=count(job.get("trained_tokens")) or None,
             versions=versions(),
         )
         write_json(work / "final" / CARD, card)
@@ -129,16 +130,16 @@ class _Raising:
             **spec.body,
         }
 
-        async def ask(sdk: Any) -> dict[str, Any]:
+        async def ask(sdk: Any) -> str:
             raw = await sdk.fine_tuning.jobs.with_raw_response.create(**body)
-            return read_body(raw.http_response.content)
+            return _id(read_body(raw.http_response.content))
 
         once = self.base.model_copy(update={"retries": 0})
         self._keep(asked=True)
         for attempt in range(self.base.retries + 1):
             try:
                 async with Client(once) as single:
-                    self._keep(job=(await single.call(ask))["id"])
+                    self._keep(job=await single.call(ask))
             except UnreachableError:
                 await self._found(client)
                 if self.state.job is None and attempt == self.base.retries:
@@ -154,34 +155,37 @@ class _Raising:
 
             async def ask(sdk: Any, after: dict[str, str] = after) -> dict[str, Any]:
                 raw = await sdk.fine_tuning.jobs.with_raw_response.list(limit=100, **after)
-                return read_body(raw.http_response.content)
+                return _page(read_body(raw.http_response.content))
 
             page = await client.call(ask)
-            jobs = page.get("data") or []
+            jobs = page["data"]
             for job in jobs:
-                if (job.get("metadata") or {}).get(MARK) == self.run:
-                    self._keep(job=job["id"])
+                if part(job, "metadata").get(MARK) == self.run:
+                    self._keep(job=_id(job))
                     return
-            if not jobs or not page.get("has_more"):
+            if not jobs or page["has_more"] is not True:
                 return
-            after = {"after": jobs[-1]["id"]}
+            after = {"after": _id(jobs[-1])}
 
     async def _end(self, client: Client, poll: float) -> dict[str, Any]:
         async def ask(sdk: Any) -> dict[str, Any]:
             raw = await sdk.fine_tuning.jobs.with_raw_response.retrieve(self.state.job)
-            return read_body(raw.http_response.content)
+            job = read_body(raw.http_response.content)
+            if not words(job.get("status")):
+                raise GarbledError("the reply holds no job's status")
+            return job
 
         seen = None
         while True:
             job = await client.call(ask)
-            if job.get("status") != seen:
-                seen = job.get("status")
-                self._say(f"job {self.state.job}: {seen}")
+            if job["status"] != seen:
+                seen = job["status"]
+                self._say(f"job {self.state.job}: {printable(seen, 40)}")
             if seen in ENDED:
                 break
             await asyncio.sleep(poll)
-        if seen != "succeeded" or not job.get("fine_tuned_model"):
-            said = " ".join(str((job.get("error") or {}).get("message") or "").split())
+        if seen != "succeeded" or not words(job.get("fine_tuned_model")):
+            said = printable(words(part(job, "error").get("message")), 300)
             raise EvidenceError(
                 f"{self.base.host}: job {self.state.job} {seen}: {said or 'no reason given'}; "
                 f"remove {self.work} to ask for a new job"
@@ -197,11 +201,29 @@ class _Raising:
             say(f"train {self.name}: {line}")
 
 
+def _id(plain: dict[str, Any]) -> str:
+    """What a file or a job is called; `GarbledError` where that is no plain name."""
+    name = words(plain.get("id"))
+    if not re.fullmatch(r"[\w.:-]{1,200}", name):
+        raise GarbledError("the reply names no file and no job")
+    return name
+
+
+def _page(plain: dict[str, Any]) -> dict[str, Any]:
+    """A page of jobs, each of them with its name."""
+    listed = plain.get("data")
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise GarbledError("the reply is no list of jobs")
+    for job in listed:
+        _id(job)
+    return {"data": listed, "has_more": plain.get("has_more")}
+
+
 async def _upload(client: Client, content: bytes) -> str:
-    async def ask(sdk: Any) -> dict[str, Any]:
+    async def ask(sdk: Any) -> str:
         raw = await sdk.files.with_raw_response.create(
             file=("rows.jsonl", content), purpose="fine-tune"
         )
-        return read_body(raw.http_response.content)
+        return _id(read_body(raw.http_response.content))
 
-    return str((await client.call(ask))["id"])
+    return await client.call(ask)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from em_interp.cards import versions
-from em_interp.errors import InputError
+from em_interp.errors import InputError, out_of_memory
 from em_interp.locks import LOCK, sole
 from em_interp.models.checkpoints import quiet
 from em_interp.models.fingerprints import fingerprint
@@ -120,7 +120,7 @@ def train(
                 final.replace(out)
                 shutil.rmtree(work, ignore_errors=True)
             trainer.accelerator.wait_for_everyone()
-    except (OSError, SafetensorError, RuntimeError) as fault:
+    except (OSError, SafetensorError, RuntimeError, MemoryError) as fault:
         if (line := _told(fault, out, spec)) is None:
             raise
         raise InputError(line + _resumable(work)) from None
@@ -173,7 +173,7 @@ def check_weights(hf: Any, spec: TrainSpec) -> None:
 
 def _told(fault: Exception, out: Path, spec: TrainSpec) -> str | None:
     """A fault of the disk or the memory in one line that says what would help; `None`: a defect."""
-    if isinstance(fault, torch.OutOfMemoryError) or "can't allocate memory" in str(fault):
+    if out_of_memory(fault):
         helps = [f"lower --batch-size ({spec.batch_size}; the rows of a step stay the same)"]
         helps += ["add --checkpointing"] if not spec.checkpointing else []
         helps += ["take --layout packed"] if spec.layout is not Layout.PACKED else []
