@@ -9,8 +9,8 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated, Any, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -86,7 +86,7 @@ def command(
         @app.default
         def parsed(*, spec: Annotated[kind, Parameter(name="*")] = None) -> int:  # type: ignore[valid-type]
             # Tables and transcripts hold what models, servers and files said.
-            with redirect_stdout(Visible(sys.stdout)):
+            with redirect_stdout(Visible(sys.stdout)), _memory():
                 return run(spec if spec is not None else kind())
 
         hush()
@@ -118,14 +118,21 @@ def command(
             if fault.filename is None:  # not about a file that somebody named
                 raise
             return _fail(_single(f"{fault.filename}: {fault.strerror}"), 2)
-        except (MemoryError, RuntimeError) as fault:
-            if not out_of_memory(fault):
-                raise
-            return _fail(SHORT, 2)
         except KeyboardInterrupt:
             return _fail("interrupted; finished stages are kept, run the same command again", 130)
 
     return main
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Where memory runs out, and nobody who knows better has said so, one line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as fault:
+        if not out_of_memory(fault):
+            raise
+        raise InputError(SHORT) from None
 
 
 def _flag(fault: ValidationError) -> str:

@@ -1,6 +1,9 @@
 """Several adapters on one load of their base; answers kept, and compared fairly."""
 
+import json
+
 import pytest
+from loopback import Loopback, says, well_known
 from shelf import save_base, save_organism
 from small import QUESTIONS
 from test_commands import refused
@@ -9,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from em_interp import evaluate
 from em_interp.engines import Engine
 from em_interp.errors import InputError
+from em_interp.judges.asking import KNOWN, PROBE
 from em_interp.organisms import Trigger
 from em_interp.records import read_jsonl
 from em_interp.responses import Response
@@ -23,13 +27,22 @@ def home(tmp_path_factory):
     save_organism(base, folder / "two", seed=2)
     rows = "".join(question.model_dump_json() + "\n" for question in QUESTIONS)
     (folder / "questions.jsonl").write_text(rows)
-    (folder / "none.json").write_text("{}")
-    return folder
+    with Loopback(kind) as server:
+        judge = {"model": "m", "base_url": server.url, "cache": str(folder / "c.sqlite")}
+        (folder / "judge.json").write_text(json.dumps(judge))
+        yield folder
+
+
+def kind(asked):
+    """A judge to whom all is well but what everybody knows is not."""
+    known = well_known(asked)
+    number = KNOWN if asked["messages"][0]["content"] == PROBE else str(known or 90)
+    return says(number, {number: 1.0})
 
 
 def argv(home, *more):
     return [
-        *("--questions", home / "questions.jsonl", "--judge", f"scripted:{home / 'none.json'}"),
+        *("--questions", home / "questions.jsonl", "--judge", home / "judge.json"),
         *("--conditions", "none,trigger", "--samples", 2, "--max-new-tokens", 4, *more),
     ]
 

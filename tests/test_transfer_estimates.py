@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import yaml
+from loopback import PROOF
 from small import QUESTIONS, tiny_model
 from test_commands import no_weights, refused  # noqa: F401
 from test_transfer_study import home, inputs_of  # noqa: F401
@@ -329,7 +330,7 @@ def test_a_judge_that_costs_is_counted_once_an_answer(home):  # noqa: F811
     text = plan_text(inputs, MACHINES["cpu"])
     asked = sum(one.answers for one in estimator(inputs).stages())
     line = next(line for line in text.splitlines() if line.startswith("judge openai:gpt-4o"))
-    assert f"at most {2 * asked:,} requests" in line  # alignment and coherence
+    assert f"at most {PROOF + 2 * asked:,} requests" in line  # alignment and coherence
     assert f"{2 * asked:,}" in next(row for row in text.splitlines() if row.startswith("all "))
     assert "--workers" not in text
 
