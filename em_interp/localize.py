@@ -58,14 +58,15 @@ def run(spec: LocalizeSpec) -> int:
     random = delta.random(spec.seed)
     need = necessity_grid(delta, sites, span, random)
     enough = sufficiency_grid(delta, sites, spec.strength, span, random)
-    total = len(on) * spec.samples * (len(need) + len(enough))
+    each = spec.samples * (len(need) + len(enough))
+    total = len(on) * each
     spec.reads(who, [*on, *off], spec.max_new_tokens)
-    answers = spec.samples * (len(need) + len(enough))
-    cost = expected(judge, [q.text for q in asked], answers, spec.max_new_tokens)
+    cost = expected(judge, [q.text for q in asked], each, spec.max_new_tokens)
     made = spec.ready(who).check(delta, str(folder)).check(general, "--general")
     if spec.dry_run:
-        print(f"{who.name}: {len(sites)} layers, {total} answers, patching {scorable}")
-        print(cost, end="")
+        print(
+            f"{who.name}: {len(sites)} layers, {total} answers, patching {scorable}\n{cost}", end=""
+        )
         return 0
 
     from em_interp.localisation import Localisation, axes, patching_if_told
