@@ -1,8 +1,11 @@
 """How well scores tell two labels apart: AUROC and true-positive rates, clustered by question.
 
 AUROC alone hides what a monitor would live by, so the share caught at 1 % and at 5 % false alarms
-travels with it (the operating points that membership and backdoor detectors are compared at).
+travels with it (the operating points that membership and backdoor detectors are compared at),
+where there are negatives enough to place such a threshold.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,40 +13,53 @@ from numpy.typing import ArrayLike, NDArray
 from em_interp.errors import InputError
 from em_interp.records import Record
 from em_interp.stats.counts import Floats
-from em_interp.stats.quantiles import check_confidence, normal_quantile, wilson
+from em_interp.stats.quantiles import (
+    beta_quantile,
+    check_confidence,
+    few_clusters,
+    normal_quantile,
+    student_quantile,
+    wilson,
+)
 
-RESAMPLES = 1000
-MEASURES = 3  # AUROC, TPR at 1 %, TPR at 5 %
+BEYOND = 5  # negatives' clusters to be expected beyond a threshold, or it cannot be placed
+FEW = 3  # clusters' worth of misordering below which its spread is no measure of ignorance
+Flags = NDArray[np.bool_]
+Ids = NDArray[np.intp]
 
 
 class Auroc(Record):
     """P(score of a positive > score of a negative), ties half; 1/2 is chance, 1 is perfect.
 
-    Intervals: percentiles of a bootstrap over clusters; where no resample differs (perfect
-    separation), Wilson on the number of clusters in the smaller class, since
-    Var(AUROC) ≤ A (1 − A) / min(n). `tpr_01`, `tpr_05`: share of positives above a threshold that
-    at most 1 % or 5 % of the negatives exceed; below 100 (20) negatives that means none of them.
+    Interval: variance of the placements, summed by cluster (DeLong 1988; Obuchowski 1997), on the
+    logit scale with t on the clusters of the smaller class; where too little is misordered to
+    show its spread (perfect separation), Wilson on no more than two observations a cluster, what
+    exponential scores would be worth (Hanley and McNeil 1982). One cluster of a class gives [0, 1].
+    `tpr_01`, `tpr_05`: share of positives above a threshold that at most 1 % or 5 % of the
+    negatives exceed; their intervals count the threshold's own doubt. `None` where so few negatives
+    cannot place it: below 500 (1 %) or 100 (5 %) clusters of them.
     """
 
     auroc: float
     low: float
     high: float
-    tpr_01: float
-    tpr_01_low: float
-    tpr_01_high: float
-    tpr_05: float
-    tpr_05_low: float
-    tpr_05_high: float
+    tpr_01: float | None
+    tpr_01_low: float | None
+    tpr_01_high: float | None
+    tpr_05: float | None
+    tpr_05_low: float | None
+    tpr_05_high: float | None
     positives: int
     negatives: int
     clusters: int
     confidence: float
 
     def __str__(self) -> str:
-        """One line with the interval, both operating points and the denominators."""
+        """One line with the interval, the operating points that are known, and the denominators."""
+        known = ((self.tpr_01, "1 %"), (self.tpr_05, "5 %"))
+        points = "".join(f", TPR {tpr:.2f} at {at} FPR" for tpr, at in known if tpr is not None)
         return (
-            f"AUROC {self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}], TPR "
-            f"{self.tpr_01:.2f} at 1 % FPR, {self.tpr_05:.2f} at 5 % "
+            f"AUROC {self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}]{points} "
             f"({self.positives} + {self.negatives} rows, {self.clusters} clusters)"
         )
 
@@ -54,54 +70,40 @@ def auroc(
     clusters: ArrayLike | None = None,
     *,
     confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Auroc:
     """The `Auroc` of scores[n] for labels[n] (true or 1: positive); higher means more positive.
 
-    `clusters`[n] names each row's question; rows of a question are drawn together. `None` takes
-    every row as its own cluster, which is right only for one row a question.
+    `clusters`[n] names each row's question. `None` takes every row as its own cluster, which is
+    right only for one row a question.
     """
     check_confidence(confidence)
     values, positive, group = _checked(scores, labels, clusters)
-    order = np.argsort(values, kind="stable")
-    values, positive, group = values[order], positive[order], group[order]
-    ends = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # last row of each tie
-    count = int(group.max()) + 1
-    seen = _measures(positive.astype(float)[None], (~positive).astype(float)[None], ends)[0]
-    rng = np.random.default_rng(seed)
-    rows = []
-    # In blocks, so that memory stays bounded however many rows there are.
-    block = max(1, 4_000_000 // len(values))
-    for start in range(0, resamples, block):
-        draws = rng.multinomial(
-            count, np.full(count, 1 / count), size=min(block, resamples - start)
-        )
-        weights = draws[:, group].astype(float)
-        rows.append(_measures(weights * positive, weights * ~positive, ends))
-    spread = np.concatenate(rows)
-    smaller = min(len(set(group[positive])), len(set(group[~positive])))
-    ranges = [_range(seen[i], spread[:, i], smaller, confidence) for i in range(MEASURES)]
+    up, down = np.sort(values[positive]), np.sort(values[~positive])
+    area = np.where(positive, _below(down, values), 1 - _below(up, values))  # each row's placement
+    point = float(area[positive].mean())
+    low, high = _interval(area - point, positive, group, point, confidence)
+    tpr = [_caught(values, positive, group, rate, confidence) for rate in (0.01, 0.05)]
+    (at_01, low_01, high_01), (at_05, low_05, high_05) = tpr
     return Auroc(
-        auroc=float(seen[0]),
-        low=ranges[0][0],
-        high=ranges[0][1],
-        tpr_01=float(seen[1]),
-        tpr_01_low=ranges[1][0],
-        tpr_01_high=ranges[1][1],
-        tpr_05=float(seen[2]),
-        tpr_05_low=ranges[2][0],
-        tpr_05_high=ranges[2][1],
+        auroc=point,
+        low=low,
+        high=high,
+        tpr_01=at_01,
+        tpr_01_low=low_01,
+        tpr_01_high=high_01,
+        tpr_05=at_05,
+        tpr_05_low=low_05,
+        tpr_05_high=high_05,
         positives=int(positive.sum()),
         negatives=int((~positive).sum()),
-        clusters=count,
+        clusters=int(group.max()) + 1,
         confidence=confidence,
     )
 
 
 def _checked(
     scores: ArrayLike, labels: ArrayLike, clusters: ArrayLike | None
-) -> tuple[Floats, NDArray[np.bool_], NDArray[np.intp]]:
+) -> tuple[Floats, Flags, Ids]:
     values, marks = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     names = np.arange(len(values)) if clusters is None else np.asarray(clusters)
     if values.ndim != 1 or values.shape != marks.shape or values.shape != names.shape:
@@ -119,32 +121,61 @@ def _checked(
     return values, positive, np.unique(names, return_inverse=True)[1]
 
 
-def _measures(plus: Floats, minus: Floats, ends: NDArray[np.intp]) -> Floats:
-    """[resamples, 3] of AUROC and both TPRs from row weights in ascending order of score.
+def _below(ordered: Floats, values: Floats) -> Floats:
+    """Share of `ordered` that lies below each value, ties half."""
+    first, last = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return (first + last) / (2 * len(ordered))
 
-    NaN for a resample that drew no row of one of the labels.
+
+def _interval(
+    apart: Floats, positive: Flags, group: Ids, point: float, confidence: float
+) -> tuple[float, float]:
+    """`apart`[n]: each row's placement minus the AUROC."""
+    count = min(len(set(group[positive])), len(set(group[~positive])))
+    if count < 2:
+        return 0.0, 1.0
+    weight = np.where(positive, 1 / positive.sum(), 1 / (~positive).sum())
+    moved = np.bincount(group, weight * apart)
+    variance = float((moved**2).sum()) * count / (count - 1)
+    tail, spread = (1 - confidence) / 2, point * (1 - point)
+    if count * min(point, 1 - point) < FEW or variance <= 0:
+        n = min(spread / variance, 2.0 * count) if variance > 0 else 2.0 * count
+        n *= few_clusters(tail, count - 1)
+        return wilson(point, n, normal_quantile(1 - tail))
+    half = student_quantile(1 - tail, count - 1) * variance**0.5 / spread
+    middle = math.log(point / (1 - point))
+    return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
+
+
+def _caught(
+    values: Floats, positive: Flags, group: Ids, rate: float, confidence: float
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Share of positives beyond a threshold that `rate` of the negatives exceed, with its interval.
+
+    The threshold lies between those that the negatives (counted in clusters) cannot tell from it;
+    what is caught there and the positives' own noise are added as squares (as Newcombe does).
     """
-    up, down = np.cumsum(plus, axis=1)[:, ends], np.cumsum(minus, axis=1)[:, ends]
-    n_up, n_down = up[:, -1:], down[:, -1:]
-    usable = (n_up > 0) & (n_down > 0)
-    n_up, n_down = np.where(usable, n_up, 1), np.where(usable, n_down, 1)
-    at_tie = np.diff(up, axis=1, prepend=0)
-    below = down - np.diff(down, axis=1, prepend=0)
-    area = np.sum(at_tie * (below + down) / 2, axis=1, keepdims=True) / (n_up * n_down)
-    columns = [area]
-    for allowed in (0.01, 0.05):
-        # A threshold just above a tie alarms on all that lies beyond; the first one is the lowest.
-        quiet = (n_down - down) <= allowed * n_down + 1e-9
-        threshold = np.argmax(quiet, axis=1)[:, None]
-        caught = (n_up - np.take_along_axis(up, threshold, axis=1)) / n_up
-        columns.append(caught)
-    return np.where(usable, np.concatenate(columns, axis=1), np.nan)
-
-
-def _range(point: float, draws: Floats, smaller: int, confidence: float) -> tuple[float, float]:
-    draws = draws[np.isfinite(draws)]
     tail = (1 - confidence) / 2
-    if len(draws) == 0 or np.ptp(draws) < 1e-12:
-        return wilson(float(point), smaller, normal_quantile(1 - tail))
-    low, high = np.quantile(draws, (tail, 1 - tail))
-    return min(float(low), float(point)), max(float(high), float(point))
+    negatives, count = len(set(group[~positive])), len(set(group[positive]))
+    if rate * negatives < BEYOND - 1e-9 or count < 2:
+        return None, None, None
+    down = -np.sort(-values[~positive])  # the highest alarms first
+    caught = []
+    # Beyond the true threshold lie few or many of these negatives: Clopper-Pearson of their share.
+    seen = rate * negatives
+    few = beta_quantile(tail, seen, negatives - seen + 1)
+    many = beta_quantile(1 - tail, seen + 1, negatives - seen)
+    for share in (few, rate, many):
+        at = min(int(share * len(down) + 1e-9), len(down) - 1)
+        caught.append(values[positive] > down[at])
+    least, here, most = (float(one.mean()) for one in caught)
+    moved = np.bincount(group[positive], (caught[1] - here) / positive.sum())
+    variance = float((moved**2).sum()) * count / (count - 1)
+    n = min(here * (1 - here) / variance, positive.sum()) if variance > 0 else count
+    n *= few_clusters(tail, count - 1)
+    low, high = wilson(here, float(n), normal_quantile(1 - tail))
+    return (
+        here,
+        max(here - math.hypot(here - least, here - low), 0.0),
+        min(here + math.hypot(most - here, high - here), 1.0),
+    )

@@ -19,7 +19,7 @@ from em_interp.stats.quantiles import (
     student_quantile,
     wilson,
 )
-from em_interp.stats.rates import Rate
+from em_interp.stats.rates import Rate, few_questions
 
 EXACT_UP_TO = 18
 DRAWS = 20_000
@@ -31,6 +31,8 @@ class Contrast(Record):
 
     `p`: two-sided sign-flip permutation test over questions, `exact` where all flips were counted.
     `questions` stand on both sides; `dropped` have no answer on one of them and are left out.
+    `caution`: why the interval may not hold for questions like these; of two rates where both lie
+    so near to 0 or 1 that questions which differ most need not be among those asked.
     """
 
     difference: float
@@ -43,6 +45,7 @@ class Contrast(Record):
     questions: int
     dropped: int
     confidence: float
+    caution: str = ""
 
     def __str__(self) -> str:
         """One line with the interval, the test and the number of questions."""
@@ -91,17 +94,19 @@ def paired(
     if rates:
         low, high = max(low, -1.0), min(high, 1.0)
     p, exact = sign_flip(gaps, seed)
+    sides = float(left.mean()), float(right.mean())
     return Contrast(
         difference=mean,
         low=low,
         high=high,
         p=p,
         exact=exact,
-        a=float(left.mean()),
-        b=float(right.mean()),
+        a=sides[0],
+        b=sides[1],
         questions=count,
         dropped=int(len(kept) - kept.sum()),
         confidence=confidence,
+        caution=few_questions(count, confidence, *sides) if rates else "",
     )
 
 
@@ -161,7 +166,7 @@ def sign_flip(gaps: ArrayLike, seed: int = 0) -> tuple[float, bool]:
 class Ratio(Record):
     """a / max(b, floor) of two rates. `floored`: b lies below the floor, so the ratio is a bound.
 
-    Negative values do not occur; above 1 means that a exceeds b.
+    Negative values do not occur; above 1 means that a exceeds b. `caution`: that of either rate.
     """
 
     ratio: float
@@ -170,6 +175,7 @@ class Ratio(Record):
     floor: float
     floored: bool
     confidence: float
+    caution: str = ""
 
     def __str__(self) -> str:
         """One line; a floored denominator is marked."""
@@ -205,4 +211,5 @@ def ratio(a: Rate, b: Rate, floor: float = 0.05) -> Ratio:
         floor=floor,
         floored=b.point < floor,
         confidence=a.confidence,
+        caution=a.caution or b.caution,
     )

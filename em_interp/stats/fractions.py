@@ -22,13 +22,15 @@ STEPS = 200
 class Fraction(Record):
     """One difference over another, in the direction of the other.
 
-    1: as large as the native effect; 0: nothing; negative: the other way. May exceed 1.
+    1: as large as the native effect; 0: nothing; negative: the other way. May exceed 1. `caution`:
+    that of either difference.
     """
 
     fraction: float
     low: float
     high: float
     confidence: float
+    caution: str = ""
 
     def __str__(self) -> str:
         """One line with the interval."""
@@ -54,6 +56,7 @@ def fraction(effect: Contrast, native: Contrast) -> Fraction | None:
         low=min(low, point),
         high=max(high, point),
         confidence=native.confidence,
+        caution=effect.caution or native.caution,
     )
 
 

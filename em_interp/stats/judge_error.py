@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from em_interp.errors import InputError
 from em_interp.records import Record
 from em_interp.stats.counts import Floats
-from em_interp.stats.quantiles import check_confidence
+from em_interp.stats.quantiles import check_confidence, few_clusters
 from em_interp.stats.rates import Rate, rate
 
 DRAWS = 20_000
@@ -65,6 +65,11 @@ class Corrected(Record):
     validation: Validation
     confidence: float
 
+    @property
+    def caution(self) -> str:
+        """Why the interval may not hold for questions like these: as for the uncorrected rate."""
+        return self.seen.caution
+
     def __str__(self) -> str:
         """One line with both error rates of the judge."""
         return (
@@ -106,11 +111,12 @@ def judge_corrected(
             f"the judge is not shown to be better than chance "
             f"(sensitivity {found:.2f}, specificity {cleared:.2f}): no correction possible"
         )
-    n = seen.effective_n
+    tail = (1 - confidence) / 2
+    n = seen.effective_n * few_clusters(tail, seen.questions - 1)
     rates = rng.beta(1 + seen.point * n, 1 + (1 - seen.point) * n, DRAWS)
     usable = power > 0
     draws = np.clip((rates + specificity - 1)[usable] / power[usable], 0, 1)
-    low, high = np.quantile(draws, ((1 - confidence) / 2, (1 + confidence) / 2))
+    low, high = np.quantile(draws, (tail, 1 - tail))
     point = min(max((seen.point + cleared - 1) / (found + cleared - 1), 0.0), 1.0)
     return Corrected(
         point=point,

@@ -46,6 +46,22 @@ def few_clusters(tail: float, df: float) -> float:
     return 0.0 if math.isinf(t) else (normal_quantile(1 - tail) / t) ** 2
 
 
+def unseen(clusters: int, confidence: float) -> float:
+    """Greatest share of clusters of one kind of which none need be among those drawn.
+
+    A kind with this share is missed by all of them with probability 1 - confidence; about 3 / K at
+    95 %, the rule of three. What such a kind would add or take away, no interval can know of.
+    """
+    return float(1 - (1 - confidence) ** (1 / clusters))
+
+
+def beta_quantile(probability: float, a: float, b: float) -> float:
+    """Quantile of a beta distribution: a Clopper-Pearson bound, of fractional counts too."""
+    from scipy.special import betaincinv
+
+    return float(betaincinv(a, b, probability))
+
+
 def check_confidence(confidence: float) -> float:
     """`confidence` itself, if it lies strictly between 0.5 and 1."""
     if not 0.5 < confidence < 1:

@@ -14,8 +14,10 @@ from em_interp.stats.quantiles import (
     check_confidence,
     few_clusters,
     normal_quantile,
+    student_quantile,
     wilson,
 )
+from em_interp.stats.rates import few_questions
 
 LEAST_SEEDS = 3
 
@@ -25,8 +27,9 @@ class SeedRate(Record):
 
     `per_seed`: each run's mean over questions. `seed_sd`, `question_sd`: estimated standard
     deviations of the true seed and question effects (0 where the data show none). `df`:
-    Satterthwaite's degrees of freedom. `these_low`, `these_high`: interval over seeds alone, for
-    exactly these questions. `dropped` questions lack an answer under some seed and are left out.
+    Satterthwaite's degrees of freedom of the whole. `these_low`, `these_high`: interval over seeds
+    alone, for exactly these questions. `dropped` questions lack an answer under some seed and are
+    left out.
     """
 
     point: float
@@ -45,6 +48,11 @@ class SeedRate(Record):
     trials: int
     confidence: float
 
+    @property
+    def caution(self) -> str:
+        """Why the intervals may not hold for questions like these; see `Rate.caution`."""
+        return few_questions(self.questions, self.confidence, self.point)
+
     def __str__(self) -> str:
         """One line with the interval and the range over runs."""
         return (
@@ -57,9 +65,11 @@ def seeds(events: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> See
     """The `SeedRate` of events[seed, question] out of trials[seed, question].
 
     Crossed random effects by analysis of variance: Var(mean) = (MS_seed + MS_question − MS_rest) /
-    (S K), no less than either level alone says nor than independent answers would give; from it a
-    Wilson interval on effective answers, as for one organism. Raises `InputError` for one
-    dimension (pooled samples), for fewer than three seeds and for fewer than two questions.
+    (S K), no less than either level alone says nor than independent answers would give. Each level
+    is multiplied by the square of its own t (Howe 1974): three runs may look alike by luck, and
+    degrees of freedom pooled over both levels would forget how few they are. From that a Wilson
+    interval on effective answers, as for one organism. Raises `InputError` for one dimension
+    (pooled samples), for fewer than three seeds and for fewer than two questions.
     """
     check_confidence(confidence)
     if np.ndim(events) != 2:
@@ -78,16 +88,19 @@ def seeds(events: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> See
         raise InputError("needs at least 2 questions that are answered under every seed")
     rates = happened / asked
     point = float(rates.mean())
-    variance, df, seed_sd, question_sd = _components(rates)
-    n = rates.size * harmonic_trials(asked.ravel())
     tail = (1 - confidence) / 2
+    half, df, seed_sd, question_sd = _components(rates, tail)
+    n = rates.size * harmonic_trials(asked.ravel())
     z = normal_quantile(1 - tail)
     binomial = point * (1 - point) / n
-    effect = max(variance / binomial, 1.0) if binomial > 0 else 1.0
-    low, high = wilson(point, n / effect * few_clusters(tail, df), z)
+    least = 1 / few_clusters(tail, count - 1)
+    effect = max((half / z) ** 2 / binomial, least) if binomial > 0 else least
+    low, high = _no_narrower(wilson(point, n / effect, z), point, half)
     own = rates.mean(axis=1)
     alone = max(float(own.var(ddof=1)) / runs / binomial, 1.0) if binomial > 0 else 1.0
+    own_half = student_quantile(1 - tail, runs - 1) * float(own.std(ddof=1)) / runs**0.5
     these = wilson(point, n / alone * few_clusters(tail, runs - 1), z)
+    these = _no_narrower(these, point, own_half)
     return SeedRate(
         point=point,
         low=low,
@@ -107,8 +120,13 @@ def seeds(events: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> See
     )
 
 
-def _components(rates: Floats) -> tuple[float, float, float, float]:
-    """Variance of the grand mean, its degrees of freedom, and both effects' standard deviations."""
+def _no_narrower(ends: tuple[float, float], point: float, half: float) -> tuple[float, float]:
+    """Ends at least `half` from the point: Wilson's draw in where t of two degrees reaches far."""
+    return max(min(ends[0], point - half), 0.0), min(max(ends[1], point + half), 1.0)
+
+
+def _components(rates: Floats, tail: float) -> tuple[float, float, float, float]:
+    """Half-width of the mean's interval, its degrees of freedom, and both effects' deviations."""
     runs, count = rates.shape
     by_seed, by_question = rates.mean(axis=1), rates.mean(axis=0)
     rest = rates - by_seed[:, None] - by_question[None] + rates.mean()
@@ -116,6 +134,9 @@ def _components(rates: Floats) -> tuple[float, float, float, float]:
     ms_question = runs * float(by_question.var(ddof=1))
     ms_rest = float((rest**2).sum()) / ((runs - 1) * (count - 1))
     total = max(ms_seed + ms_question - ms_rest, ms_seed, ms_question)
+    t_seed, t_question = (student_quantile(1 - tail, one - 1) for one in (runs, count))
+    wide = t_seed**2 * ms_seed + t_question**2 * max(ms_question - ms_rest, 0.0)
+    wide = max(wide, t_question**2 * ms_question)
     pieces = (
         (ms_seed, runs - 1),
         (ms_question, count - 1),
@@ -126,4 +147,4 @@ def _components(rates: Floats) -> tuple[float, float, float, float]:
     df = max(total**2 / scatter, float(least)) if scatter > 0 else float(least)
     seed_sd = (max(ms_seed - ms_rest, 0.0) / count) ** 0.5
     question_sd = (max(ms_question - ms_rest, 0.0) / runs) ** 0.5
-    return total / rates.size, df, seed_sd, question_sd
+    return (wide / rates.size) ** 0.5, df, seed_sd, question_sd
