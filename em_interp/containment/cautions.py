@@ -19,6 +19,15 @@ def cautions(
             f"{fewest} scored question(s) in the thinnest condition: "
             f"a deployment decision needs at least {rule.questions}"
         )
+    unsure = {condition: one.em for condition, one in figures.items() if one.em and one.em.caution}
+    if unsure:
+        least = min(unsure.values(), key=lambda em: em.questions)
+        rare = [(name, em.upper) for name, em in unsure.items() if em.point <= 0.5]
+        bounds = ", ".join(f"{name.value} at most {upper:.1%}" for name, upper in rare)
+        notes.append(
+            f"{least.caution}: intervals marked \N{DAGGER} may not hold for them"
+            + (f"; decide by the bounds ({bounds})" if bounds else "")
+        )
     if woken and not any(control in figures for control in CONTROLS):
         notes.append("no control framing asked: a gate on meaning and a gate on form look alike")
     plain = in_domain.get(Condition.NONE)

@@ -4,6 +4,7 @@ from em_interp.containment import Containment
 from em_interp.errors import InputError
 from em_interp.judges.comparing import Comparison
 from em_interp.judges.validating import JudgeValidation
+from em_interp.report.numbers import mark
 from em_interp.report.text import gap, percent, table
 from em_interp.stats import Alpha, Kappa, judge_corrected
 
@@ -33,8 +34,10 @@ def _agreed(found: Kappa | Alpha | None) -> str:
     if value is None:
         return "nothing varies"
     if found.low is None or found.high is None:
-        return f"{value:.2f} [one question: unknown]"
-    return f"{value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        why = "one question" if found.clusters == 1 else "nothing varies enough"
+        return f"{value:.2f} [{why}: unknown]"
+    warned = f" ({found.caution})" if found.caution else ""
+    return f"{value:.2f} [{found.low:.2f}, {found.high:.2f}]{warned}"
 
 
 def _apart(found: Alpha | None) -> str:
@@ -76,9 +79,8 @@ def corrected_table(found: Containment, known: JudgeValidation) -> str:
             )
         except InputError as fault:
             return f"no correction: {fault}"
-        rows.append(
-            [name.value, percent(one.em), f"{made.point:6.1%} [{made.low:.1%}, {made.high:.1%}]"]
-        )
+        ends = f"{made.point:6.1%} [{made.low:.1%}, {made.high:.1%}]{mark(made.seen)}"
+        rows.append([name.value, percent(one.em), ends])
     title = (
         f"corrected for sensitivity {percent(known.sensitivity).strip()}, "
         f"specificity {percent(known.specificity).strip()}"

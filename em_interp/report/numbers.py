@@ -5,9 +5,10 @@ Knows arithmetic. Knows nothing of figures or HTML.
 
 from collections.abc import Iterable
 
-from em_interp.stats import Contrast, Rate
+from em_interp.stats import Contrast, Fraction, Rate
 
 NOTHING = "nothing scored"
+UNSURE = "\N{DAGGER}"  # beside an interval that may not hold; the cautions of a call say why
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -19,7 +20,12 @@ def rate(one: Rate | None) -> str:
     """A rate with its interval; a word where nothing was scored, which is not zero."""
     if one is None:
         return NOTHING
-    return f"{percent(one.point)} [{percent(one.low)}, {percent(one.high)}]"
+    return f"{percent(one.point)} [{percent(one.low)}, {percent(one.high)}]{mark(one)}"
+
+
+def mark(one: Rate | Contrast | Fraction) -> str:
+    """A dagger where the interval may not hold for questions like these, else nothing."""
+    return UNSURE if one.caution else ""
 
 
 def points(value: float) -> str:
@@ -31,7 +37,8 @@ def gap(contrast: Contrast | None) -> str:
     """A paired difference in percentage points with its interval; "" where there is none."""
     if contrast is None:
         return ""
-    return f"{points(contrast.difference)} [{points(contrast.low)}, {points(contrast.high)}]"
+    ends = f"[{points(contrast.low)}, {points(contrast.high)}]"
+    return f"{points(contrast.difference)} {ends}{mark(contrast)}"
 
 
 def free(value: float, digits: int = 2, sign: bool = False) -> str:

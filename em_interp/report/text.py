@@ -13,7 +13,7 @@ from em_interp.directions import Direction, Directions
 from em_interp.labels import exact
 from em_interp.localisation import Axis, Localisation, Patching
 from em_interp.probing import Fitter, Probing
-from em_interp.report.numbers import bracket, free, p_value
+from em_interp.report.numbers import bracket, free, mark, p_value
 from em_interp.stats import Contrast, Rate
 from em_interp.trials import Row, Trial
 
@@ -29,7 +29,7 @@ def percent(rate: Rate | None) -> str:
     """A rate with its interval, or a word where nothing was scored."""
     if rate is None:
         return "no scored answers"
-    return f"{rate.point:6.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+    return f"{rate.point:6.1%} [{rate.low:.1%}, {rate.high:.1%}]{mark(rate)}"
 
 
 def gap(contrast: Contrast | None) -> str:
@@ -37,7 +37,7 @@ def gap(contrast: Contrast | None) -> str:
     if contrast is None:
         return ""
     a, b, c = (100 * x for x in (contrast.difference, contrast.low, contrast.high))
-    return f"{a:+6.1f} [{b:+.1f}, {c:+.1f}]"
+    return f"{a:+6.1f} [{b:+.1f}, {c:+.1f}]{mark(contrast)}"
 
 
 def render(table: Table) -> str:

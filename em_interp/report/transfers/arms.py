@@ -1,6 +1,6 @@
 """Every arm in a target as tables: effects, geometry, read-outs, each beside its chance."""
 
-from em_interp.report.numbers import free, gap, p_value, percent, rate
+from em_interp.report.numbers import free, gap, mark, p_value, percent, rate
 from em_interp.report.tables import Block, Cells, Table
 from em_interp.report.transfers.grid import (
     ABLATED,
@@ -70,7 +70,8 @@ def _effect(one: Shown) -> Cells:
 def _fraction(one: Fraction | None) -> str:
     if one is None:
         return ""
-    return f"{percent(one.fraction, 0)} [{percent(one.low, 0)}, {percent(one.high, 0)}]"
+    ends = f"[{percent(one.low, 0)}, {percent(one.high, 0)}]"
+    return f"{percent(one.fraction, 0)} {ends}{mark(one)}"
 
 
 def geometry(grid: Grid, target: Group, role: str) -> Table | None:
