@@ -23,6 +23,7 @@ from em_interp import stats
 from em_interp.records import digest
 
 ICC = (0.05, 0.3)
+Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
 
@@ -75,7 +76,7 @@ def hot(cold: float, questions: int) -> Draw:
     return draw
 
 
-def _rates(events: Floats, asked: Floats, theta: Floats, truth: float) -> Iterator[Shot]:
+def _rates(events: Counts, asked: Counts, theta: Floats, truth: float) -> Iterator[Shot]:
     for happened, trials, own in zip(events, asked, theta, strict=True):
         found = stats.rate(happened, trials)
         yield Shot("rate", found.low, found.high, truth, found.caution)
@@ -92,7 +93,8 @@ def pairs(a: float, b: float, icc: float, questions: int) -> Draw:
         one = rng.random(shape)
         other = np.where(common, one, rng.random(shape))
         theta = [beta_rates(rng, shape, p, icc, at) for p, at in ((a, one), (b, other))]
-        yield from _pairs(*(rng.binomial(20, side) for side in theta), (a, b))
+        left, right = (rng.binomial(20, side) for side in theta)
+        yield from _pairs(left, right, (a, b))
 
     return draw
 
@@ -102,13 +104,13 @@ def hot_pairs(cold: float, questions: int) -> Draw:
 
     def draw(rng: Rng, reps: int) -> Iterator[Shot]:
         theta, truth = hot_rates(rng, (reps, questions), cold)
-        sides = (rng.binomial(20, theta), rng.binomial(20, cold, theta.shape))
-        yield from _pairs(*sides, (truth, cold))
+        left, right = rng.binomial(20, theta), rng.binomial(20, cold, theta.shape)
+        yield from _pairs(left, right, (truth, cold))
 
     return draw
 
 
-def _pairs(left: Floats, right: Floats, truth: tuple[float, float]) -> Iterator[Shot]:
+def _pairs(left: Counts, right: Counts, truth: tuple[float, float]) -> Iterator[Shot]:
     trials = np.full(left.shape[1], 20)
     for a, b in zip(left, right, strict=True):
         found = stats.paired(a / 20, b / 20, (trials, trials))
@@ -116,8 +118,8 @@ def _pairs(left: Floats, right: Floats, truth: tuple[float, float]) -> Iterator[
         if truth[1] > truth[0]:
             continue
         quotient = stats.ratio(stats.rate(b, trials), stats.rate(a, trials), floor=1e-6)
-        ends = quotient.low, quotient.high
-        yield Shot("ratio", *ends, truth[1] / truth[0], quotient.caution)
+        truly = truth[1] / truth[0]
+        yield Shot("ratio", quotient.low, quotient.high, truly, quotient.caution)
 
 
 def fractions(none: float, edited: float, native: float, icc: float, questions: int) -> Draw:
@@ -146,8 +148,8 @@ def shares(spread: float, like: float, skewed: bool, questions: int) -> Draw:
     def draw(rng: Rng, reps: int) -> Iterator[Shot]:
         for effects, whole in zip(*gaps(rng, (reps, questions), spread, like, skewed), strict=True):
             found = stats.share(effects, whole)
-            ends = (found.low, found.high) if found else (None, None)
-            yield Shot("share", *ends, 0.4)
+            low, high = (found.low, found.high) if found else (None, None)
+            yield Shot("share", low, high, 0.4)
 
     return draw
 

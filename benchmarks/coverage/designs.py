@@ -30,7 +30,8 @@ def beta_rates(
 @lru_cache
 def _quantiles(a: float, b: float) -> Floats:
     """By table: the quantile of a beta law costs a thousand times what a draw does."""
-    return laws.beta.ppf(GRID, a, b)
+    found: Floats = laws.beta.ppf(GRID, a, b)
+    return found
 
 
 def hot_rates(rng: Rng, shape: tuple[int, ...], cold: float) -> tuple[Floats, float]:
@@ -95,7 +96,8 @@ def scores_of(
             own, common = rng.standard_normal(full), rng.standard_normal((*shape, 1))
             return 70 + 10 * (icc**0.5 * common + (1 - icc) ** 0.5 * own)
         low = rng.random(full) < beta_rates(rng, (*shape, 1), p, icc)
-        return np.where(low, 15, 85) + 6 * rng.standard_normal(full)
+        found: Floats = np.where(low, 15, 85) + 6 * rng.standard_normal(full)
+        return found
 
     true, lost = answers(), rng.random((*shape, 1)) < astray
     other = np.where(lost, answers(), true) if astray else true
