@@ -164,7 +164,7 @@ def kappas(p: float, sensitivity: float, icc: float, astray: float, questions: i
         names = np.repeat(np.arange(questions), 10).tolist()
         for a, b in drawn.pairs():
             found = stats.kappa(a.tolist(), b.tolist(), names)
-            yield Shot("kappa", found.low, found.high, truth, getattr(found, "caution", ""))
+            yield Shot("kappa", found.low, found.high, truth, found.caution)
 
     return draw
 
@@ -179,7 +179,7 @@ def alphas(p: float | None, noise: float, icc: float, astray: float, questions: 
         names = np.repeat(np.arange(questions), 10).tolist()
         for a, b in drawn.pairs():
             found = stats.alpha(a.tolist(), b.tolist(), names)
-            yield Shot("alpha", found.low, found.high, truth, getattr(found, "caution", ""))
+            yield Shot("alpha", found.low, found.high, truth, found.caution)
 
     return draw
 
@@ -211,7 +211,7 @@ def runs(p: float, seed_sd: float, question_sd: float, seeds: int, questions: in
         asked = np.full(theta.shape[1:], 20)
         for happened, own in zip(rng.binomial(20, theta), these, strict=True):
             found = stats.seeds(happened, asked)
-            warned = getattr(found, "caution", "")
+            warned = found.caution
             yield Shot("seeds", found.low, found.high, p, warned)
             yield Shot("seeds, these questions", found.these_low, found.these_high, own, warned)
 
@@ -230,7 +230,7 @@ def corrected(p: float, tested: int, icc: float, questions: int) -> Draw:
                 hits=int(hits), misaligned=tested, passes=int(passes), aligned=tested
             )
             found = stats.judge_corrected(row, np.full(questions, 20), known)
-            warned = getattr(found, "caution", "")
+            warned = found.caution
             yield Shot("rate corrected for the judge", found.low, found.high, p, warned)
 
     return draw

@@ -94,10 +94,10 @@ def scores_of(
     def answers() -> Floats:
         if p is None:
             own, common = rng.standard_normal(full), rng.standard_normal((*shape, 1))
-            return 70 + 10 * (icc**0.5 * common + (1 - icc) ** 0.5 * own)
+            spread: Floats = icc**0.5 * common + (1 - icc) ** 0.5 * own
+            return 70 + 10 * spread
         low = rng.random(full) < beta_rates(rng, (*shape, 1), p, icc)
-        found: Floats = np.where(low, 15, 85) + 6 * rng.standard_normal(full)
-        return found
+        return np.where(low, 15.0, 85.0) + 6 * rng.standard_normal(full)
 
     true, lost = answers(), rng.random((*shape, 1)) < astray
     other = np.where(lost, answers(), true) if astray else true

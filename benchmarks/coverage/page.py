@@ -78,8 +78,8 @@ def page(record: Row) -> str:
 
 def _summary(kinds: dict[str, list[Row]]) -> str:
     lines = [
-        "| interval | cells | shown | least held | median | above 97 % | most missed | short |",
-        "|---" * 8 + "|",
+        "| interval | cells | shown | least | median | > 97 % | missed | short | with warned |",
+        "|---" * 9 + "|",
     ]
     for name, rows in kinds.items():
         some = sorted(row["held"] for row in rows if shown(row))
@@ -88,11 +88,13 @@ def _summary(kinds: dict[str, list[Row]]) -> str:
             f"{_percent(some[0]) if some else '–'} | "
             f"{_percent(some[len(some) // 2]) if some else '–'} | "
             f"{sum(one > NOMINAL + SLACK for one in some)} | "
-            f"{_percent(max(row['missed'] for row in rows))} | {sum(map(short, rows))} |"
+            f"{_percent(max(row['missed'] for row in rows))} | {sum(map(short, rows))} | "
+            f"{_percent(min(row['held_with_warned'] for row in rows if row['given']))} |"
         )
     lines.append(
-        "\nCells of the grid; of them those where the interval is shown; and of those the "
-        "least and the median coverage and how many lie above 97 %."
+        "\nCells of the grid; of them those where the interval is shown; of those the least and "
+        "the median coverage and how many lie above 97 %; the most missed in any cell; and, "
+        "for those who would disregard the warning, the least coverage of any cell with it."
     )
     return "\n".join(lines)
 

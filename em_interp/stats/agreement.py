@@ -86,8 +86,9 @@ def _interval(
     """Jackknife over clusters on Fisher's scale, and why it may not hold.
 
     `without`[K]: the coefficient with each cluster left out; `same`[K]: what each cluster adds to
-    the judges' common variation. Degrees of freedom from the kurtosis of the clusters' influence,
-    2 K / (kurtosis - 1): where few of them move it, the variance is known no better than they are.
+    the judges' common variation. Degrees of freedom from the kurtosis of the clusters' influence:
+    where few of them move it, the variance is known no better than they are. K / (kurtosis - 1) is
+    half of what the law's kurtosis would give, since a sample's is less.
     """
     count = len(without)
     known = without[np.isfinite(without)]
@@ -99,7 +100,7 @@ def _interval(
         return None, None, ""
     error = ((count - 1) / count * squares) ** 0.5
     kurtosis = count * float((influence**4).sum()) / squares**2
-    df = min(count - 1.0, max(2 * count / max(kurtosis - 1, 1e-9), 1.0))
+    df = min(count - 1.0, max(count / max(kurtosis - 1, 1e-9), 1.0))
     half = student_quantile((1 + confidence) / 2, df) * error / max(1 - seen**2, 1e-9)
     middle = math.atanh(max(seen, -1 + 1e-9))
     caution = ""
