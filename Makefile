@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 INSPECT := .venv-inspect/.ready
 
-.PHONY: help study test test-inspect check check-format check-lint check-types check-layers bench format clean
+.PHONY: help study test test-inspect audit check check-format check-lint check-types check-layers bench format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make test-inspect   the tests of the Inspect AI extra, in an environment of their own'
 	@echo 'make check   format, lint, types and import layers, as CI runs them'
+	@echo 'make audit   look all pinned libraries up in a list of known vulnerabilities (needs the net)'
 	@echo 'make bench   measure against peers on the same work (about five minutes)'
 	@echo 'make format  rewrite the sources in the house format'
 	@echo 'make clean   remove the environment and the caches; runs/ is kept'
@@ -51,6 +52,19 @@ check-types: $(READY)
 check-layers: $(READY)
 	$(BIN)/lint-imports
 
+# Tools of its own environment, so that what is audited is what is pinned. Exit 1: vulnerabilities
+# were found; 2: nothing was looked up, which is no good news.
+audit:
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit \
+	  || { echo 'error: no package index can be reached for pip-audit; nothing was audited'; exit 2; }
+	@.venv-audit/bin/pip-audit --progress-spinner off --no-deps --disable-pip \
+	  -r constraints.txt >.venv-audit/report 2>&1; code=$$?; \
+	if [ $$code -eq 0 ] || grep -q 'known vulnerabilit' .venv-audit/report; \
+	then cat .venv-audit/report; exit $$code; \
+	else echo "error: no vulnerability service can be reached ($$(tail -n 1 .venv-audit/report \
+	  | cut -c 1-200)); nothing was audited"; exit 2; fi
+
 bench: export HF_HUB_OFFLINE = 1
 bench: $(READY)
 	$(BIN)/python -m benchmarks
@@ -60,7 +74,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-inspect build *.egg-info .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-inspect .venv-audit build *.egg-info .mypy_cache .ruff_cache .import_linter_cache
 
 # The stamp is written last, so that an installation which was cut off is done again.
 $(READY): pyproject.toml constraints.txt

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -174,7 +175,8 @@ def _shuffled(
     generator = torch.Generator().manual_seed(seed)
     whole = len(pool) // batch * batch
     while True:
-        for rows in torch.randperm(len(pool), generator=generator)[:whole].view(-1, batch):
+        order = torch.randperm(len(pool), generator=generator)[:whole]
+        for rows in rearrange(order, "(step batch) -> step batch", batch=batch):
             yield pool[rows]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from einops import rearrange
 from torch import Tensor
 
 from em_interp.engines import PLAIN, Engine, twin
@@ -48,7 +49,7 @@ class Lens(Engine):
         point = hook_point(self.bridge, str(site))
 
         def hook(hidden: Tensor, hook: Any) -> Tensor | None:
-            new = look(hidden.flatten(2))
+            new = look(rearrange(hidden, "batch pos ... -> batch pos (...)"))  # heads side by side
             return None if new is None else new.view(hidden.shape)
 
         point.add_hook(hook)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
@@ -89,7 +90,12 @@ def string_logprobs(
         mask = torch.cat([mask[rows], mask.new_ones(len(rows), 1)], dim=1)
         ids = torch.tensor([node[-1] for node in nodes] * len(prompts), device=model.device)
         hidden = forward(model, ids[:, None], mask, cache).last_hidden_state
-        told = _next(model, hidden).reshape(len(prompts), len(nodes), -1)
+        told = rearrange(
+            _next(model, hidden),
+            "(prompt node) token -> prompt node token",
+            prompt=len(prompts),
+            node=len(nodes),
+        )
         after |= {node: told[:, place] for place, node in enumerate(nodes)}
         last = nodes
     columns = []

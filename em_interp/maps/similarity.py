@@ -4,6 +4,7 @@ Knows moments and layers. Knows nothing of models or maps.
 """
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def sketch(x: Float[Tensor, "n layer d_model"], seed: int) -> Float[Tensor, "n w
         generator = torch.Generator().manual_seed(seed)
         axes = torch.randn(width, SKETCH, generator=generator, dtype=torch.float64)
         x = x.double() @ axes / SKETCH**0.5
-    return x.reshape(len(x), -1)
+    return rearrange(x, "n layer axis -> n (layer axis)")
 
 
 def cka_matrix(moments: JointMoments, widths: tuple[int, int]) -> Float[Tensor, "source target"]:
@@ -63,8 +64,8 @@ def cka_matrix(moments: JointMoments, widths: tuple[int, int]) -> Float[Tensor, 
 
 def _blocks(matrix: Tensor, rows: int, columns: int) -> Tensor:
     """The blocks of a matrix: down, across, row, column."""
-    down, across = matrix.shape[0] // rows, matrix.shape[1] // columns
-    return matrix.reshape(down, rows, across, columns).transpose(1, 2)
+    blocks = "(down row) (across column) -> down across row column"
+    return rearrange(matrix, blocks, row=rows, column=columns)
 
 
 def by_depth(source_layers: int, target_layers: int) -> list[int]:
