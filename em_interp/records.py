@@ -210,10 +210,21 @@ def read_yaml(path: Path | str) -> Any:
     """Plain data of a YAML file; a syntax fault, or a key that comes twice, names file and line."""
     with reading(path, "not valid YAML"):
         try:
-            return _whole(yaml.load(read_text(path), _EachOnce), str(path))
+            text = read_text(path)
+            _check_depth(text)
+            return _whole(yaml.load(text, _EachOnce), str(path))
         except yaml.MarkedYAMLError as fault:
             line = fault.problem_mark.line + 1 if fault.problem_mark else "?"
             raise InputError(f"{path}:{line}: not valid YAML ({fault.problem})") from None
+
+
+def _check_depth(text: str) -> None:
+    """Raise `RecursionError` for a thousand open brackets: PyYAML takes their square in time."""
+    depth = 0
+    for one in re.finditer(r"[\[\]{}]", text):
+        depth = depth + 1 if one[0] in "[{" else max(depth - 1, 0)
+        if depth > 1000:
+            raise RecursionError
 
 
 def read_json(path: Path | str) -> Any:

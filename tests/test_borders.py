@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from em_interp import sources
+from em_interp import adopt, sources
 from em_interp.artifacts import columns_of
 from em_interp.errors import InputError, cause, reading
 from em_interp.exchange import file_format
@@ -17,10 +17,11 @@ PACKAGE = Path(sources.__file__).parent
 LIBRARIES = {  # calls that hand the bytes of a file, or a name of somebody else's, to a library
     "safe_load", "safe_open", "load_file", "from_pretrained", "load_from_disk", "GGUFReader",
     "read_text", "read_bytes", "model_validate_json", "snapshot_download",
-    "json.loads", "json.load", "torch.load", "yaml.load",
+    "parse_json", "json.loads", "json.load", "torch.load", "yaml.load",
 }  # fmt: skip
 # Where bytes come in that are no file's; each has a door of its own, for the reason given.
 OTHERS = {
+    "records.py": "parse_json itself, of which every call is looked for",
     "endpoints/replies.py": "a server's body: a GarbledError is asked again",
     "judges/reading.py": "a judge's text: what is no JSON is unparsed",
     "judges/api.py": "the cache's own form",
@@ -199,3 +200,17 @@ def test_what_is_no_such_file_is_one_line_that_names_it(reader, kind, tmp_path):
     assert "\n" not in line
     assert len(line) < 1000
     assert Path(str(path)).stem[:50] in line or "\0" in str(path)
+
+
+def test_yaml_nested_too_deeply_is_refused_at_once(tmp_path, monkeypatch):
+    """PyYAML takes the square of the depth, which no limit of Python's stack cuts short."""
+    monkeypatch.setattr("yaml.load", None)  # not even asked
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 1001)
+    with pytest.raises(InputError, match=r"deep.yaml: not valid YAML \(nested too deeply\)"):
+        read_yaml(tmp_path / "deep.yaml")
+
+
+def test_a_flag_that_names_no_path_at_all_is_one_line(capsys):
+    for flag in (["--file", "n" * 300 + ".gguf"], ["--file", "x.gguf", "--out", "n" * 300]):
+        assert adopt.main([*flag, *(() if "--out" in flag else ("--out", "made"))]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
