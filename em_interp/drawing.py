@@ -1,7 +1,7 @@
 """Drawing tokens: a token is the inverse of the cumulative distribution at a number of its own.
 
-The number follows from (seed, context, sample, step) alone, so an answer does not depend on the
-batch it is in, and the same context and sample see the same numbers under every intervention,
+The number follows from (seed, context, sample, step) alone, so it does not depend on the batch that
+an answer is in, and the same context and sample see the same numbers under every intervention,
 which tightens contrasts between them.
 Knows logits and numbers. Knows nothing of models or caches.
 """

@@ -174,6 +174,8 @@ def ready(whom: Sequence[sources.Subject], how: Loading, woken: Trigger | None) 
     def load() -> "Model":
         model = made.load()
         notes = [one for who in whom for one in who.notes]
+        if model.batching is not None and model.batching.note:
+            notes.append(model.batching.note)
         note((*notes, *cautions(model.tokenizer, woken.place if woken else None)))
         return model
 

@@ -20,6 +20,7 @@ from em_interp.judges import Judge, Rubric, Verdict
 from em_interp.judging import judge_all
 from em_interp.labels import Label
 from em_interp.models import Model
+from em_interp.models.selfcheck import Batching
 from em_interp.organisms import BASE
 from em_interp.progress import Progress, silent
 from em_interp.records import Record
@@ -71,11 +72,16 @@ class Row(Record):
 
 
 class Trial(Record):
-    """The rows of a grid, and what each intervention did to the coordinate it edits."""
+    """The rows of a grid, and what each intervention did to the coordinate it edits.
+
+    `batching`: how much answers depend on their batch (see `models.selfcheck`), where the model
+    was loaded from files. Conditions and interventions of a question were asked side by side.
+    """
 
     organism: str
     rows: tuple[Row, ...]
     manipulations: tuple[Manipulation, ...]
+    batching: Batching | None = None
 
     def row(self, intervention: str, condition: Condition) -> Row:
         """One row by name."""
@@ -121,7 +127,8 @@ def trial(
             progress=progress,
         )
     verdicts = judge_all(judge, made.responses, questions, kept=log is not None)
-    return tabulate(made, verdicts, interventions, rubric, organism=adapter or BASE)
+    found = tabulate(made, verdicts, interventions, rubric, organism=adapter or BASE)
+    return found.model_copy(update={"batching": model.batching})
 
 
 def strongest(

@@ -33,11 +33,15 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """All that decides what a row says."""
+    """All that decides what a row says but for the rounding that its company in a batch decides.
+
+    Of each context: its prompt, its name, and the question it asks.
+    """
 
     model: Model
     prompts: Sequence[Encoded]
     names: Sequence[str]
+    questions: Sequence[str]
     interventions: Sequence[Intervention]
     sampling: Sampling
     stops: frozenset[int]
@@ -51,7 +55,28 @@ class Ask:
         return row.context, len(self.interventions) if shared else row.intervention
 
     def order(self, rows: Sequence[Row]) -> list[Row]:
-        """Longest prompt first, so that a batch too large fails at once; heads stay together."""
-        return sorted(
-            rows, key=lambda r: (-len(self.prompts[r.context].ids), *self.head(r), r[1], r.sample)
-        )
+        """Question by question: what is compared keeps company, and meets the same rounding.
+
+        Conditions and interventions of a question take their seats one after the other, so in one
+        batch as far as it holds them. Longest prompt first, of a question and among questions, so
+        that a batch too large fails at once; heads stay together.
+        """
+        long = [len(prompt.ids) for prompt in self.prompts]
+        longest: dict[str, int] = {}
+        for row in rows:
+            asked = self.questions[row.context]
+            longest[asked] = max(longest.get(asked, 0), long[row.context])
+        place = {asked: at for at, asked in enumerate(dict.fromkeys(self.questions))}
+
+        def key(row: Row) -> tuple[int, ...]:
+            asked = self.questions[row.context]
+            return (
+                -longest[asked],
+                place[asked],
+                -long[row.context],
+                *self.head(row),
+                row.intervention,
+                row.sample,
+            )
+
+        return sorted(rows, key=key)

@@ -39,13 +39,13 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.reserved, self.used = reserved, 0
 
-    def start(self, like: Tensor, rows: int) -> None:
-        """A layer for this many rows; `like`, its first prompts, says how wide and where."""
+    def start(self, like: Tensor, rows: int, columns: int) -> None:
+        """A layer for this many rows, at least as wide as `like`, its first prompts."""
         shape = (rows, like.shape[1], self.reserved, like.shape[3])
         # Zeros: attention weighs what is masked by zero, and zero times garbage may be no number.
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self.dtype, self.device = like.dtype, like.device
-        self.used, self.is_initialized = like.shape[2], True
+        self.used, self.is_initialized = max(columns, like.shape[2]), True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -70,29 +70,39 @@ class RowCache(Cache):
         self.rows, self.reserved = rows, reserved
 
     def join(
-        self, slots: Int[Tensor, " n"], prompts: DynamicCache, which: Int[Tensor, " n"]
+        self,
+        slots: Int[Tensor, " n"],
+        prompts: DynamicCache,
+        which: Int[Tensor, " n"],
+        columns: int = 0,
     ) -> None:
         """Row `which[i]` of the prompts' cache becomes row `slots[i]`, ending at the last column.
 
-        What else the row's columns held stays, and must be masked.
+        What else the row's columns held stays, and must be masked. An empty cache begins with
+        `columns`, or with as many as these prompts have.
         """
         layers: list[Any] = prompts.layers
         for mine, theirs in zip(self.mine, layers, strict=True):
             if not mine.is_initialized:
-                mine.start(theirs.keys, self.rows)
+                mine.start(theirs.keys, self.rows, columns)
             for into, new in ((mine.keys, theirs.keys), (mine.values, theirs.values)):
                 place = into[:, :, mine.used - new.shape[2] : mine.used]
                 chosen = new.index_select(0, which.to(new.device))
                 place.index_copy_(0, slots.to(into.device), chosen)
 
     def reframe(self, rows: Int[Tensor, " n"], used: int) -> None:
-        """Keep these rows, and of each its last `used` columns; layer by layer, to spare memory."""
+        """Keep these rows, and of each its last `used` columns; layer by layer, to spare memory.
+
+        Where it has fewer, they stand behind empty ones.
+        """
         self.rows = len(rows)
         for layer in self.mine:
             for name in ("keys", "values"):
                 old = getattr(layer, name)
                 new = old.new_zeros(self.rows, old.shape[1], self.reserved, old.shape[3])
-                new[:, :, :used] = old[rows.to(old.device), :, layer.used - used : layer.used]
+                kept = min(used, layer.used)
+                held = old[rows.to(old.device), :, layer.used - kept : layer.used]
+                new[:, :, used - kept : used] = held
                 setattr(layer, name, new)
             layer.used = used
 

@@ -1,7 +1,8 @@
 """Decoding: rows answer in slots of a batch; where memory runs out, in fewer.
 
-What a row says depends on nothing but itself, so a row that did not finish starts again from its
-prompt and says the same. Knows slots and memory. Knows nothing of text, files or judges.
+What decides a row's answer is its own, so a row that did not finish starts again from its prompt
+and says the same, up to the rounding of another batch (see `em_interp.generation`). Knows slots and
+memory. Knows nothing of text, files or judges.
 """
 
 from collections import deque

@@ -2,9 +2,10 @@
 
 A batch has a fixed number of slots. A row takes a slot, joins with its prompt's keys and values,
 and leaves when its answer ends; rows whose intervention leaves the prompt alone, and all samples of
-one context, share one prefill. What a row says depends on nothing but itself: its numbers are its
-own (`em_interp.drawing`), its positions come from its own mask, and a finished row that still waits
-in its slot sees its further tokens as padding, which no edit touches.
+one context, share one prefill. What a row says is its own affair up to rounding (see
+`em_interp.generation`): its numbers are its own (`em_interp.drawing`), its positions come from its
+own mask, and a finished row that still waits in its slot sees its further tokens as padding, which
+no edit touches.
 Nothing is read back from the device between two looks at which rows have finished.
 Knows tokens, caches and edits. Knows nothing of text, files or judges.
 """
@@ -114,11 +115,14 @@ class Slots:
             return
         for slot, row in seats:  # before any work: no row is lost where memory runs out
             self.rows[slot] = row
+        longest = max(len(self.ask.prompts[row.context].ids) for _, row in seats)
         if len(empty) == len(self.rows):  # nobody sits here from before
-            self.cache, self.width = None, len(self.ask.prompts[seats[0][1].context].ids)
+            self.cache, self.width = None, longest
             self.mask.zero_()
-        elif self.width - self._needed() >= max(SLACK // 4, self.width // 4):
-            self._arrange(list(range(len(self.rows))))
+        elif self.width < longest or self.width - max(self._needed(), longest) >= max(
+            SLACK // 4, self.width // 4
+        ):
+            self._arrange(list(range(len(self.rows))), longest)
         heads = list(dict.fromkeys(self.ask.head(row) for _, row in seats))
         while heads:
             known = self.kept is not None and self.kept.heads == heads[:1]
@@ -132,8 +136,8 @@ class Slots:
         self.editor.layout = self.layouts.select(self.context)
 
     def _chunk(self, heads: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The first heads, as many as one pass should hold; the first is the longest."""
-        width = len(self.ask.prompts[heads[0][0]].ids)
+        """The first heads, as many as one pass should hold."""
+        width = max(len(self.ask.prompts[context].ids) for context, _ in heads)
         return heads[: max(1, most(self.device) // width)]
 
     def _prefill(self, heads: list[tuple[int, int]]) -> _Prefill:
@@ -158,7 +162,7 @@ class Slots:
         which = torch.tensor([made.heads.index(self.ask.head(r)) for r in rows], device=self.device)
         if self.cache is None:
             self.cache = RowCache(self.ask.model.n_layers, len(self.rows), self.reserved)
-        self.cache.join(slots, made.cache, which)
+        self.cache.join(slots, made.cache, which, self.width)
         self.mask[slots] = False
         self.mask[slots, self.width - made.mask.shape[1] : self.width] = made.mask[which]
         self.context[slots] = torch.tensor([row.context for row in rows], device=self.device)
@@ -209,16 +213,20 @@ class Slots:
         )
 
     @torch.inference_mode()
-    def _arrange(self, keep: list[int]) -> None:
-        """Only these slots stay, and of the columns those that a row still holds tokens in."""
-        needed = self._needed()
+    def _arrange(self, keep: list[int], least: int = 0) -> None:
+        """Only these slots stay, and of the columns those that a row still holds tokens in.
+
+        At least as many columns as a prompt that is about to join has.
+        """
+        needed = max(self._needed(), least)
         if not keep or self.cache is None or (len(keep), needed) == (len(self.rows), self.width):
             self.rows[:] = [self.rows[slot] for slot in keep]
             return
         at = torch.tensor(keep, device=self.device)
         self.cache.reframe(at, needed)
         mask = self.mask.new_zeros(len(keep), self.reserved)
-        mask[:, :needed] = self.mask[at, self.width - needed : self.width]
+        kept = min(needed, self.width)
+        mask[:, needed - kept : needed] = self.mask[at, self.width - kept : self.width]
         self.mask, self.width = mask, needed
         self.rows[:] = [self.rows[slot] for slot in keep]
         for name in ("noise", "said", "count", "token", "context", "stopped", "over", "broken"):

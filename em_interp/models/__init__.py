@@ -6,9 +6,9 @@ directions, judges or statistics.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -32,6 +32,9 @@ from em_interp.models.weights import (
 )
 from em_interp.organisms import BASE
 
+if TYPE_CHECKING:
+    from em_interp.models.selfcheck import Batching
+
 CPU = Loading()
 
 
@@ -41,7 +44,8 @@ class Model:
 
     `hf` is the Hugging Face module (a `PeftModel` where there are adapters). `name` is for people;
     identity is `base` (fingerprint of the base weights) and `adapters` (name to digest). `engine`
-    runs its passes (see `em_interp.engines`).
+    runs its passes (see `em_interp.engines`). `batching`: how much a row's numbers depend on its
+    batch, as the self-check at load found (`None` where there was none).
     """
 
     hf: Any
@@ -50,6 +54,7 @@ class Model:
     base: str
     adapters: dict[str, str] = field(default_factory=dict)
     engine: Engine = PLAIN
+    batching: "Batching | None" = None
 
     @property
     def lm(self) -> Any:
@@ -163,13 +168,14 @@ class Prepared:
 
     def load(self) -> Model:
         """The model. It checks itself (see `em_interp.models.selfcheck`). Raises `InputError`."""
-        from em_interp.models.selfcheck import verify, verify_adapters
+        from em_interp.models.selfcheck import batching, verify, verify_adapters
 
         hub.complete(self.home)
         with enough_memory(self.home, self.how):
             hf, base = read_weights(self.home, self.how)
             model = wrap(hf, self.empty.tokenizer, self.empty.name, base)
             plain = verify(model)
+            model = replace(model, batching=batching(model))
             for adapter, folder in self.adapters:
                 hub.complete(folder)
                 model = attach(model, adapter, folder)
@@ -241,6 +247,4 @@ def attach(model: Model, name: str, folder: Path) -> Model:
         model._switch(before)
     hf.eval().requires_grad_(False)
     digests = {**model.adapters, name: stored.digest}
-    return Model(
-        hf=hf, tokenizer=model.tokenizer, name=model.name, base=model.base, adapters=digests
-    )
+    return replace(model, hf=hf, adapters=digests)

@@ -2,7 +2,8 @@
 
 A few tokens through the model say whether hooks see the residual stream, whether edits reach the
 logits, and whether each adapter does something and nothing when it is off. What fails here would
-otherwise be a plausible number later. Costs three passes over a dozen tokens, and two an adapter.
+otherwise be a plausible number later. What is no fault is measured: how much the numbers of a row
+depend on the batch it is in. Costs eight passes over a dozen tokens, and two an adapter.
 Knows models and hooks. Knows nothing of contexts or directions.
 """
 
@@ -16,9 +17,54 @@ from torch import Tensor
 from em_interp.errors import InputError
 from em_interp.hooks import forward, hooked
 from em_interp.models import Model
+from em_interp.records import Record
 from em_interp.sites import Point, Site
 
 TOKENS = 12
+SHORTER = (0, 3, 5, 8)  # tokens that rows of a padded batch lack at their start
+FELT = 1e-3  # of a logit: float32 stays far below
+
+
+class Batching(Record):
+    """What company does to a row: the same tokens alone and in a padded batch.
+
+    `logit`: largest difference of a logit; `flipped`: of `tokens` next tokens, those of which
+    another is the most likely one. In float32 rounding; in bfloat16 some greedy answers change.
+    """
+
+    dtype: str
+    logit: float
+    tokens: int
+    flipped: int
+
+    @property
+    def note(self) -> str | None:
+        """One line where answers depend on their batch, else `None`."""
+        if self.logit <= FELT:
+            return None
+        return (
+            f"{self.dtype}: an answer depends on the batch it is in (the same tokens alone and in "
+            f"a padded batch: logits differ by up to {self.logit:.2g}, {self.flipped} of "
+            f"{self.tokens} most likely tokens are others); compare what one run asked together"
+        )
+
+
+@torch.inference_mode()
+def batching(model: Model) -> Batching:
+    """How much the numbers of a row depend on its batch, on this model and machine."""
+    ids = _tokens(model)
+    rows = ids.repeat(len(SHORTER), 1)
+    mask = torch.ones_like(rows)
+    for row, lacking in enumerate(SHORTER):
+        mask[row, :lacking] = 0
+    together = _logits(model, rows, mask)
+    worst, flipped, tokens = 0.0, 0, 0
+    for row, lacking in enumerate(SHORTER):
+        alone, batched = _logits(model, ids[:, lacking:])[0], together[row, lacking:]
+        worst = max(worst, float((alone - batched).abs().max()))
+        flipped += int((alone.argmax(-1) != batched.argmax(-1)).sum())
+        tokens += len(alone)
+    return Batching(dtype=_dtype(model), logit=worst, tokens=tokens, flipped=flipped)
 
 
 @torch.inference_mode()
@@ -170,9 +216,11 @@ def _last(
     return found[0]
 
 
-def _logits(model: Model, ids: Tensor) -> Tensor:
+def _logits(model: Model, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    mask = torch.ones_like(ids) if mask is None else mask
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
     logits: Tensor = model.lm(
-        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
+        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
     ).logits
     return logits.float()
 
