@@ -7,7 +7,7 @@ Knows linear algebra and files. Knows nothing of transformers or tokens.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,9 +102,7 @@ class Direction:
 
     def random(self, seed: int) -> "Direction":
         """A norm-matched control: a random unit vector orthogonal to this one, same units."""
-        generator = torch.Generator().manual_seed(seed * 10_007 + self.site.layer)
-        noise = torch.randn(len(self.unit), generator=generator)
-        return self.with_unit(noise - (noise @ self.unit) * self.unit)
+        return self.with_unit(aside(self.unit, seed * 10_007 + self.site.layer))
 
     def without(self, other: "Direction") -> "Direction":
         """The remainder: this direction with the other's component projected out, renormalised.
@@ -124,6 +122,15 @@ class Directions(SiteTable[Direction]):
     def random(self, seed: int) -> "Directions":
         """The norm-matched random control at every site."""
         return Directions({site: d.random(seed) for site, d in self.table.items()}, self.card)
+
+    def beside(self, drawn: Mapping[Site, Float[Tensor, " d_model"]]) -> "Directions":
+        """A control along given vectors, less what of them lies along these directions."""
+        table = {
+            site: d.with_unit(drawn[site] - (drawn[site] @ d.unit) * d.unit)
+            for site, d in self.table.items()
+            if site in drawn
+        }
+        return Directions(table, self.card)
 
     def save(self, folder: Path) -> None:
         """Write the folder (see `artifacts`)."""
@@ -200,6 +207,14 @@ def principal_difference(
     off, on = direction.states
     axis = axes[0] * torch.sign(axes[0] @ (on - off))
     return direction.with_unit(axis)
+
+
+def aside(unit: Float[Tensor, " d_model"], seed: int) -> Float[Tensor, " d_model"]:
+    """A random unit vector orthogonal to this one."""
+    noise = torch.randn(len(unit), generator=torch.Generator().manual_seed(seed))
+    rest = noise - (noise @ unit) * unit
+    made: Tensor = rest / rest.norm()
+    return made
 
 
 def _unit(vector: Float[Tensor, " d_model"], site: Site) -> Float[Tensor, " d_model"]:

@@ -17,7 +17,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from em_interp.activations import Layout, touches_prompt
-from em_interp.directions import Direction
+from em_interp.directions import Direction, aside
 from em_interp.errors import InertInterventionError
 from em_interp.kernels import change
 from em_interp.labels import STRENGTHLESS, Label, Operation
@@ -34,7 +34,11 @@ from em_interp.sites import Site, Span
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """One rank-one edit at one site on one span. Coordinates are in raw activation units."""
+    """One rank-one edit at one site on one span. Coordinates are in raw activation units.
+
+    The coordinate is read along `unit`. What the edit adds to it goes along `write`, another unit
+    vector, where there is one: a control that moves the stream as far, elsewhere.
+    """
 
     site: Site
     unit: Float[Tensor, " d_model"]
@@ -43,13 +47,15 @@ class Edit:
     span: Span
     low: float = -math.inf
     high: float = math.inf
+    write: Float[Tensor, " d_model"] | None = None
 
     def apply(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The edit on every vector given, without any span: the reference for what a row does."""
         unit = self.unit.to(hidden.device, torch.float32)
         c = hidden.float() @ unit
         new = (self.keep * c + self.shift).clamp(self.low, self.high)
-        return hidden + ((new - c)[..., None] * unit).to(hidden.dtype)
+        along = unit if self.write is None else self.write.to(hidden.device, torch.float32)
+        return hidden + ((new - c)[..., None] * along).to(hidden.dtype)
 
 
 def edit(operation: Operation, direction: Direction, strength: float, span: Span) -> Edit:
@@ -122,40 +128,44 @@ def intervention(
     return Intervention(known.model_copy(update=done), edits)
 
 
-class Tally:
-    """What interventions did over a whole run: tokens touched, largest change, mean coordinate.
+def matched(one: Intervention, label: Label, seed: int) -> Intervention:
+    """A control that moves the stream as far at every token, along random directions instead."""
+    edits = tuple(
+        replace(e, write=aside(e.unit.float(), seed * 10_007 + e.site.layer)) for e in one.edits
+    )
+    return Intervention(label, edits)
 
-    One entry an intervention. `before` and `after` are sums of the edited coordinate over touched
-    tokens; together they are the manipulation check.
+
+class Tally:
+    """What interventions did over a whole run: tokens touched, mean coordinate, mean change.
+
+    One entry an intervention. Sums over touched tokens of the coordinate before and after, and of
+    the change's size; together they are the manipulation check.
     """
 
     def __init__(self, interventions: Sequence[Intervention]) -> None:
         self.interventions = tuple(interventions)
         # One row a quantity, so that a visit costs no synchronisation with the device.
-        self._sums = torch.zeros(3, len(self.interventions), dtype=torch.float64)
-        self._moved = torch.zeros(len(self.interventions))
+        self._sums = torch.zeros(4, len(self.interventions), dtype=torch.float64)
 
     def add(self, rows: Tensor, mask: Tensor, before: Tensor, delta: Tensor) -> None:
         """Account for one visit: `rows` names each batch row's intervention."""
-        self._sums, self._moved = self._sums.to(rows.device), self._moved.to(rows.device)
+        self._sums = self._sums.to(rows.device)
         kept = torch.where(mask, before, 0.0)
-        sums = torch.stack([mask.sum(dim=1), kept.sum(dim=1), (kept + delta).sum(dim=1)])
+        sums = torch.stack([mask, kept, kept + delta, delta.abs()]).sum(dim=2)
         self._sums.index_add_(1, rows, sums.double())
-        self._moved.scatter_reduce_(0, rows, delta.abs().amax(dim=1), "amax")
 
     def credit(self, number: int, did: Sequence[float]) -> None:
         """Add one row's account (see `RowTally`) to an intervention's."""
-        touched, before, after, moved = did
-        self._sums[:, number] += torch.tensor([touched, before, after]).to(self._sums)
-        self._moved[number] = max(self.moved(number), moved)
+        self._sums[:, number] += torch.tensor(did).to(self._sums)
 
     def touched(self, number: int) -> int:
         """Tokens that an intervention met, each site counted."""
         return int(self._sums[0, number])
 
     def moved(self, number: int) -> float:
-        """Largest change of a coordinate, in activation units."""
-        return float(self._moved[number])
+        """Mean size of a touched token's change, in activation units (|x . u - off|, ablated)."""
+        return float(self._sums[3, number]) / max(self.touched(number), 1)
 
     def coordinates(self, number: int) -> tuple[float, float]:
         """Mean coordinate over the touched tokens, before and after the edit."""
@@ -175,7 +185,7 @@ class Tally:
 
 
 class RowTally:
-    """What was done to each row of a batch: touched, sums before and after, largest change.
+    """What was done to each row of a batch: touched, sums before and after, and of |change|.
 
     `account` has one row per batch row, so that rows which come and go take theirs along. It stays
     on the device; nothing here waits for it.
@@ -189,10 +199,8 @@ class RowTally:
     def add(self, _: Tensor, mask: Tensor, before: Tensor, delta: Tensor) -> None:
         """Account for one visit, row by row."""
         kept = torch.where(mask, before, 0.0)
-        sums = torch.stack([mask, kept, kept + delta], dim=2).sum(dim=1)
-        self.account[:, :3] += sums.to(self.account)  # a model may lie on several devices
-        most = self.account[:, 3]
-        torch.maximum(most, delta.abs().amax(dim=1).to(most), out=most)
+        sums = torch.stack([mask, kept, kept + delta, delta.abs()], dim=2).sum(dim=1)
+        self.account += sums.to(self.account)  # a model may lie on several devices
 
 
 class Editor:
@@ -253,16 +261,16 @@ class Editor:
             hidden: Float[Tensor, "batch pos d_model"], positions: Int[Tensor, "batch pos"]
         ) -> Tensor | None:
             for now in self.settings(site, positions):
-                c, delta = change(hidden, *now)
+                c, delta = change(hidden, *now[:-1])
                 self.tally.add(self.rows.to(hidden.device), now.mask, c, delta)
-                hidden = hidden + (delta[..., None] * now.unit[:, None]).to(hidden.dtype)
+                hidden = hidden + (delta[..., None] * now.write[:, None]).to(hidden.dtype)
             return hidden
 
         return visit
 
 
 class Setting(NamedTuple):
-    """One edit of each row of a batch, as `kernels.change` takes it, and the tokens it touches."""
+    """One edit of each row of a batch: as `kernels.change` takes it, and what it writes along."""
 
     unit: Tensor
     keep: Tensor
@@ -270,6 +278,7 @@ class Setting(NamedTuple):
     low: Tensor
     high: Tensor
     mask: Tensor
+    write: Tensor
 
 
 def _tables(site: Site, interventions: Sequence[Intervention]) -> list["_Table"]:
@@ -287,6 +296,10 @@ class _Table:
         blank = torch.zeros_like(present[0].unit, dtype=torch.float32)
         self.spans = sorted({e.span for e in present})
         self.unit = torch.stack([blank if e is None else e.unit.float() for e in edits])
+        self.write = self.unit
+        if any(e.write is not None for e in present):
+            along = [e and (e.unit if e.write is None else e.write).float() for e in edits]
+            self.write = torch.stack([blank if one is None else one for one in along])
         self.keep = torch.tensor([1.0 if e is None else e.keep for e in edits])
         self.shift = torch.tensor([0.0 if e is None else e.shift for e in edits])
         self.low = torch.tensor([-math.inf if e is None else e.low for e in edits])
@@ -296,11 +309,12 @@ class _Table:
         self._known: tuple[Tensor, list[Tensor], list[Tensor]] | None = None
 
     def setting(self, rows: Tensor, inside: Callable[[Span], Tensor]) -> Setting:
-        """Each row's unit, keep, shift, low and high, and which of its tokens are in its span."""
+        """Each row's columns, and which of its tokens are in its span."""
         columns, chosen = self._of(rows)
         masks = [inside(span) & mine for span, mine in zip(self.spans, chosen, strict=True)]
-        unit, keep, shift, low, high = columns
-        return Setting(unit, keep, shift, low, high, functools.reduce(torch.logical_or, masks))
+        unit, keep, shift, low, high, write = columns
+        mask = functools.reduce(torch.logical_or, masks)
+        return Setting(unit, keep, shift, low, high, mask, write)
 
     def _of(self, rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The columns of these rows, and which rows take each span.
@@ -310,7 +324,7 @@ class _Table:
         """
         if self._known is None or self._known[0] is not rows:
             self._move(rows.device)
-            columns = [self.unit, self.keep, self.shift, self.low, self.high]
+            columns = [self.unit, self.keep, self.shift, self.low, self.high, self.write]
             span = self.span[rows][:, None]
             chosen = [span == number for number in range(len(self.spans))]
             self._known = rows, [column[rows] for column in columns], chosen
@@ -319,5 +333,5 @@ class _Table:
     def _move(self, device: torch.device) -> None:
         """Move the columns once; a later call for the same device costs nothing."""
         if self.unit.device != device:
-            for name in ("unit", "keep", "shift", "low", "high", "span"):
+            for name in ("unit", "keep", "shift", "low", "high", "span", "write"):
                 setattr(self, name, getattr(self, name).to(device))

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from em_interp.capture import batch_noise, capture, moments
+from em_interp.capture import batch_noise, batches, capture, moments, shared_width
 from em_interp.cards import Card, Estimator, versions
+from em_interp.chat import encode_many
 from em_interp.conditions import Context
 from em_interp.directions import (
     GENERAL_SIGN,
@@ -34,6 +35,7 @@ from em_interp.progress import Progress, silent
 from em_interp.records import digest
 from em_interp.sites import Site, Span
 
+DRAWS, PROMPTS, TOKENS = 4, 64, 8  # of the stream's covariance: draws, and what they are taken over
 NATURAL = "strength 1 = ||mean(on) - mean(off)||"
 
 
@@ -91,6 +93,43 @@ def _refine(
     labels = torch.arange(len(on) + len(off)) < len(on)
     fitted = fit_logistic(torch.cat([on, off]), labels, mean.site, one_scale=True)
     return mean.with_unit(fitted.weight)
+
+
+@torch.inference_mode()
+def covariance_draws(
+    model: Model,
+    adapter: str | None,
+    contexts: Sequence[Context],
+    sites: Sequence[Site],
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> list[dict[Site, Float[Tensor, " d_model"]]]:
+    """Vectors drawn from the covariance of the stream over prompts' tokens, by site.
+
+    A draw is a sum over tokens of z (x - mean) with z ~ N(0, 1): exact for the covariance of those
+    tokens, which is never formed. At most `PROMPTS` contexts, spread over those given, and
+    `TOKENS` tokens of each; the first token is left out, whose activation is massive on many
+    models and the same everywhere.
+    """
+    some = contexts[:: -(-len(contexts) // PROMPTS)]
+    generator = torch.Generator().manual_seed(seed)
+    weighed = torch.zeros(draws, len(sites), shared_width(model, sites), dtype=torch.float64)
+    total, weights, count = torch.zeros(weighed.shape[1:]).double(), torch.zeros(draws).double(), 0
+    with model.using(adapter):
+        for _, batch in batches(model, encode_many(model.tokenizer, some)):
+            places = [
+                (row, int(at))
+                for row, length in enumerate(batch.layout.length.tolist())
+                for at in torch.linspace(1, length - 1, min(TOKENS, length - 1)).long()
+            ]
+            rows, tokens = torch.tensor(places).T
+            x = model.engine.states(model, batch, sites, rows, tokens).cpu().double()
+            z = torch.randn(draws, len(x), generator=generator, dtype=torch.float64)
+            weighed += torch.einsum("kn,nsd->ksd", z, x)
+            total, weights, count = total + x.sum(0), weights + z.sum(1), count + len(x)
+    centred = (weighed - weights[:, None, None] * total / count).float()
+    return [dict(zip(sites, one, strict=True)) for one in centred]
 
 
 def general_direction(

@@ -2,8 +2,8 @@
 
 A grid of interventions is one batch in which each row carries its own edit. What decides an answer
 is its own model, context, intervention, sample and sampling; what a batch adds is rounding. In
-float32 that is too small to move a token but at a tie; in bfloat16 it moves some (of 32 greedy
-answers of SmolLM2-135M FLIPS between 5 and 64 slots). Hence conditions and interventions of one
+float32 that is too small to move a token but at a tie; in bfloat16 it moves some (11 of 32 greedy
+answers of SmolLM2-135M between 5 and 64 slots). Hence conditions and interventions of one
 question are asked side by side (`em_interp.answering.asking`), the self-check at load measures it,
 and a run that was killed and started again may in bfloat16 say otherwise where it goes on.
 Knows prompts and responses. Knows nothing of directions or judges.
@@ -34,12 +34,17 @@ from em_interp.sampling import Sampling
 
 
 class Manipulation(Spec):
-    """What an intervention did to the coordinate it edits: tokens met, mean before and after."""
+    """What an intervention did to the coordinate it edits: tokens met, mean before and after.
+
+    `moved`: mean size of the change of a token, |x . u - off| for a mean-ablation: how far the
+    stream was moved, whichever way. Records from before it was counted lack it.
+    """
 
     intervention: str
     touched: int
     before: float
     after: float
+    moved: float | None = None
 
 
 @dataclass
@@ -156,7 +161,13 @@ def _numbers(model: Model) -> dict[str, object]:
 
 def _described(one: Intervention) -> dict[str, Any]:
     edits = [
-        [str(e.site), e.span, *map(repr, (e.keep, e.shift, e.low, e.high)), _bytes(e.unit)]
+        [
+            str(e.site),
+            e.span,
+            *map(repr, (e.keep, e.shift, e.low, e.high)),
+            _bytes(e.unit),
+            None if e.write is None else _bytes(e.write),
+        ]
         for e in one.edits
     ]
     return {"name": one.name, "edits": edits}
@@ -206,6 +217,12 @@ def _manipulations(tally: Tally) -> list[Manipulation]:
         before, after = tally.coordinates(number)
         touched = tally.touched(number)
         found.append(
-            Manipulation(intervention=one.name, touched=touched, before=before, after=after)
+            Manipulation(
+                intervention=one.name,
+                touched=touched,
+                before=before,
+                after=after,
+                moved=tally.moved(number),
+            )
         )
     return found

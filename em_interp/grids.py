@@ -8,8 +8,10 @@ Knows directions and edits. Knows nothing of models.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from em_interp.directions import Direction, Directions
-from em_interp.edits import BASELINE, Edit, Intervention, intervention
+from em_interp.edits import BASELINE, Edit, Intervention, intervention, matched
 from em_interp.errors import InputError
 from em_interp.labels import STRENGTHLESS, Control, Extent, Label, Operation, Thing
 from em_interp.sites import Point, Site, Span
@@ -21,43 +23,83 @@ def strengths_grid(
     operations: Sequence[Operation],
     strengths: Sequence[float],
     span: Span,
-    controls: Sequence[Directions],
+    nulls: "Nulls",
 ) -> list[Intervention]:
-    """The baseline, then every operation at every strength along the direction and each control."""
-    axes = [(Label(), directions), *_random(controls)]
-    return [
-        BASELINE,
-        *(
-            intervention(label, operation, one, sites, strength, span)
-            for operation in operations
-            for strength in ((0.0,) if operation in STRENGTHLESS else strengths)
-            for label, one in axes
-        ),
-    ]
+    """The baseline, then every operation at every strength along the direction, nulls beside it."""
+    made = [BASELINE]
+    for operation in operations:
+        for strength in (0.0,) if operation in STRENGTHLESS else strengths:
+            made.append(intervention(Label(), operation, directions, sites, strength, span))
+            made += nulls.beside(operation, directions, sites, strength, span)
+    return made
 
 
-def _random(controls: Sequence[Directions]) -> list[tuple[Label, Directions]]:
-    """Random directions by number, from 1."""
-    return [
-        (Label(control=Control.RANDOM, draw=number), one)
-        for number, one in enumerate(controls, start=1)
-    ]
+@dataclass(frozen=True)
+class Nulls:
+    """The null directions beside a grid's own: how many a row, from which draws.
+
+    Kinds take turns (see `labels.Control`). Beside an edit that sets the coordinate: random,
+    covariance-drawn, matched; beside an addition, which every kind matches in size: random,
+    covariance-drawn. `drawn`: vectors of the stream's covariance by site, several draws
+    (`extraction.covariance_draws`). Without them (a plan, before there is a model) random ones
+    stand in, so that counts are right.
+    """
+
+    count: int
+    seed: int
+    drawn: Sequence[Mapping[Site, Tensor]] = ()
+
+    def labels(self, operation: Operation) -> list[Label]:
+        """Kind and number of each."""
+        kinds = (Control.RANDOM, Control.COVARIANCE, Control.MATCHED)
+        some = kinds[:2] if operation is Operation.ADD else kinds
+        return [
+            Label(control=some[at % len(some)], draw=1 + at // len(some))
+            for at in range(self.count)
+        ]
+
+    def beside(
+        self,
+        operation: Operation,
+        axis: Directions,
+        sites: Sequence[Site],
+        strength: float = 1.0,
+        span: Span = Span.ALL,
+    ) -> list[Intervention]:
+        """The nulls of one edit along `axis`."""
+        made = []
+        for label in self.labels(operation):
+            seed, one = self.seed + label.draw - 1, axis
+            if label.control is Control.COVARIANCE and self.drawn:
+                one = axis.beside(self.drawn[(label.draw - 1) % len(self.drawn)])
+            elif label.control is not Control.MATCHED:
+                one = axis.random(seed)
+            edited = intervention(label, operation, one, sites, strength, span)
+            if label.control is Control.MATCHED:
+                edited = matched(edited, edited.label, seed)
+            made.append(edited)
+        return made
 
 
 def necessity_grid(
     directions: Directions,
     sites: Sequence[Site],
     span: Span,
-    control: Directions,
+    seed: int,
     axis: Thing = Thing.DELTA,
 ) -> list[Intervention]:
-    """Mean-ablation at each site alone and from each on, of a direction (`axis`) and of chance."""
+    """Mean-ablation at each site alone and from each on, of a direction (`axis`).
+
+    Beside each a control that moves the stream as far (`Control.MATCHED`): ablating along an
+    isotropic direction hardly moves it.
+    """
     made = [BASELINE]
     for at, site in enumerate(sites):
-        for label, one in ((Label(thing=axis), directions), (_CHANCE, control)):
-            for extent, where in ((Extent.AT, [site]), (Extent.FROM, sites[at:])):
-                said = label.model_copy(update={"extent": extent})
-                made.append(intervention(said, Operation.MEAN_ABLATE, one, where, span=span))
+        for extent, where in ((Extent.AT, [site]), (Extent.FROM, sites[at:])):
+            label = Label(thing=axis, extent=extent)
+            one = intervention(label, Operation.MEAN_ABLATE, directions, where, span=span)
+            null = one.label.model_copy(update={"thing": None, "control": Control.MATCHED})
+            made += [one, matched(one, null, seed)]
     return made
 
 
@@ -163,11 +205,11 @@ def removal_grid(
     axes: Mapping[Thing, Directions],
     sites: Sequence[Site],
     span: Span,
-    controls: Sequence[Directions],
+    nulls: Nulls,
 ) -> list[Intervention]:
-    """Ablation at all sites (layerwise): each axis to the off state, the first to zero, random.
+    """Ablation at all sites (layerwise): each axis to the off state, the first to zero, nulls.
 
-    `axes`: the one under study first.
+    `axes`: the one under study first, which the nulls are matched to.
     """
     mean, zero = Operation.MEAN_ABLATE, Operation.ABLATE
     first = next(iter(axes))
@@ -176,7 +218,7 @@ def removal_grid(
         BASELINE,
         *(intervention(label, mean, one, sites, span=span) for label, one in named),
         intervention(Label(thing=first), zero, axes[first], sites, span=span),
-        *(intervention(label, mean, one, sites, span=span) for label, one in _random(controls)),
+        *nulls.beside(mean, axes[first], sites, span=span),
     ]
 
 
@@ -185,20 +227,22 @@ def dose_grid(
     sites: Sequence[Site],
     strengths: Sequence[float],
     span: Span,
-    controls: Sequence[Directions],
+    nulls: Nulls,
 ) -> list[Intervention]:
-    """Addition at the sites at every strength: each axis, delta without g, and random."""
+    """Addition at the sites at every strength: each axis, delta without g, and nulls."""
     named = dict(axes)
     if Thing.DELTA in axes and Thing.GENERAL in axes:
         delta, general = axes[Thing.DELTA], axes[Thing.GENERAL]
         rest = {site: delta[site].without(general[site]) for site in sites}
         named[Thing.REST] = Directions(rest, delta.card)
-    every = [*((Label(thing=thing), one) for thing, one in named.items()), *_random(controls)]
+    first, add = next(iter(axes.values())), Operation.ADD
+    beside = [nulls.beside(add, first, sites, strength, span) for strength in strengths]
     return [
         BASELINE,
         *(
-            intervention(label, Operation.ADD, one, sites, strength, span)
-            for label, one in every
+            intervention(Label(thing=thing), add, one, sites, strength, span)
+            for thing, one in named.items()
             for strength in strengths
         ),
+        *(one for some in zip(*beside, strict=True) for one in some),
     ]

@@ -37,20 +37,19 @@ def edited(
 ) -> Tensor:
     """The stream [batch pos d_model] after each row's edits, of the rows that are `live` [batch].
 
-    Each of `edits` is what `change` takes after `hidden`. `account` [batch 4] is added to in place:
-    tokens met, sums of the coordinate before and after (both where `counted` [batch] is 1), and the
-    largest change.
+    Each of `edits` is what `change` takes after `hidden`, and what the change is written along.
+    `account` [batch 4] is added to in place, where `counted` [batch] is 1: tokens met, sums of the
+    coordinate before and after, and of the change's size.
     """
     here = hidden.device
     for edit in edits:
-        unit, keep, shift, low, high, mask = (one.to(here) for one in edit)
+        unit, keep, shift, low, high, mask, write = (one.to(here) for one in edit)
         met = mask & live.to(here)[:, None]
         c, delta = change(hidden, unit, keep, shift, low, high, met)
-        hidden = hidden + (delta[..., None] * unit[:, None]).to(hidden.dtype)
+        hidden = hidden + (delta[..., None] * write[:, None]).to(hidden.dtype)
         before = torch.where(met, c, 0.0)
-        sums = torch.stack([met.sum(1), before.sum(1), (before + delta).sum(1)], dim=1)
-        account[:, :3] += (sums * counted.to(here)[:, None]).to(account)
-        account[:, 3] = account[:, 3].maximum(delta.abs().amax(1).to(account))
+        sums = torch.stack([met, before, before + delta, delta.abs()], dim=2).sum(1)
+        account += (sums * counted.to(here)[:, None]).to(account)
     return hidden
 
 

@@ -48,10 +48,15 @@ class Thing(StrEnum):
 class Control(StrEnum):
     """What a null direction is.
 
-    `RANDOM`: isotropic, of the same norm. `NULL`: as its maker says.
+    `RANDOM`: isotropic, of the same norm; an ablation along it moves little, since a stream varies
+    in few directions. `COVARIANCE`: drawn from the stream's covariance, so it varies as the stream
+    does. `MATCHED`: moves the stream as far as the direction's own edit does at every token it
+    meets, |x . u - off|, along a random direction. `NULL`: as its maker says.
     """
 
     RANDOM = "random"
+    COVARIANCE = "covariance-drawn"
+    MATCHED = "matched"
     NULL = "null"
 
 

@@ -56,7 +56,7 @@ def run(spec: LocalizeSpec) -> int:
     from em_interp.grids import necessity_grid, sufficiency_grid
 
     random = delta.random(spec.seed)
-    need = necessity_grid(delta, sites, span, random)
+    need = necessity_grid(delta, sites, span, spec.seed)
     enough = sufficiency_grid(delta, sites, spec.strength, span, random)
     each = spec.samples * (len(need) + len(enough))
     total = len(on) * each

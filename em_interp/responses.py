@@ -47,8 +47,8 @@ class Response(Record):
 class Finished(Record):
     """A response and what its intervention did on the way to it.
 
-    `did`: tokens touched, the edited coordinate summed over them before and after, and its largest
-    change. A prompt's tokens count with the first sample alone.
+    `did`: tokens touched, the edited coordinate summed over them before and after, and the size of
+    its change. A prompt's tokens count with the first sample alone.
     """
 
     response: Response

@@ -1,7 +1,8 @@
 """`python -m em_interp.steer`: push or remove a direction and see what the organism does.
 
 Steering (add, without the trigger) asks whether the direction suffices; ablation (with the
-trigger) whether it is needed. Norm-matched random directions stand beside both.
+trigger) whether it is needed. Null directions stand beside both: random ones of the same norm, ones
+drawn from the stream's covariance, and for ablation ones that move the stream as far.
 """
 
 import sys
@@ -37,7 +38,9 @@ class SteerSpec(EngineFlags, AnswerFlags, HalvesFlags):
     )
     span: str = Field("all", description="Tokens to edit: prompt_last, prompt, response, all, ...")
     conditions: Names = Field(("none", "trigger"), description="Conditions to ask under.")
-    controls: Several = Field(2, description="Norm-matched random directions beside each row.")
+    controls: Several = Field(
+        3, description="Null directions beside each row: random, covariance-drawn, matched."
+    )
     samples: Samples = Field(4, description="Answers per question and intervention.")
 
 
@@ -57,7 +60,7 @@ def run(spec: SteerSpec) -> int:
     span = parse_span(spec.span)
 
     from em_interp.directions import Directions
-    from em_interp.grids import strengths_grid
+    from em_interp.grids import Nulls, strengths_grid
     from em_interp.labels import parse_operation
 
     operations = [parse_operation(name) for name in spec.operations]
@@ -65,14 +68,8 @@ def run(spec: SteerSpec) -> int:
         idle(spec, "strengths", f"{', '.join(spec.operations)} has none")
     directions = Directions.load(folder)
     note(unseen(f"direction {folder}", directions.card.questions, asked))
-    interventions = strengths_grid(
-        directions,
-        sites,
-        operations,
-        spec.strengths,
-        span,
-        [directions.random(spec.seed + number) for number in range(spec.controls)],
-    )
+    nulls = Nulls(spec.controls, spec.seed)
+    interventions = strengths_grid(directions, sites, operations, spec.strengths, span, nulls)
     total = len(bank) * spec.samples * len(interventions)
     spec.reads(who, bank, spec.max_new_tokens)
     texts = {q.id: q.text for q in asked}
@@ -87,6 +84,7 @@ def run(spec: SteerSpec) -> int:
         print(cost, end="")
         return 0
 
+    from em_interp.extraction import covariance_draws
     from em_interp.progress import bar
     from em_interp.records import write_json
     from em_interp.report.text import trial_table
@@ -95,6 +93,9 @@ def run(spec: SteerSpec) -> int:
     ready(judge)
     model = made.load()
     directions.check(model.base, str(folder))
+    drawn = covariance_draws(model, who.active, bank, sites, seed=spec.seed) if nulls.count else []
+    nulls = Nulls(spec.controls, spec.seed, drawn)
+    interventions = strengths_grid(directions, sites, operations, spec.strengths, span, nulls)
     with bar("steering", total) as progress:
         found = trial(
             model,
@@ -130,7 +131,7 @@ main = command(
     "steer",
     SteerSpec,
     run,
-    "Steer and ablate an organism along a direction, beside norm-matched random directions.",
+    "Steer and ablate an organism along a direction, beside null directions of three kinds.",
     "--layers 1-2 --strengths 1,1.5 --samples 8",
 )
 

@@ -262,7 +262,7 @@ def test_the_tally_counts_tokens_and_coordinates(span):
     before, after = tally.coordinates(0)
     assert before == pytest.approx(float(c.mean()), abs=1e-4)
     assert after == pytest.approx(goal, abs=1e-4)
-    assert tally.moved(0) == pytest.approx(float((goal - c).abs().max()), abs=1e-4)
+    assert tally.moved(0) == pytest.approx(float((goal - c).abs().mean()), abs=1e-4)
     tally.check()
 
 

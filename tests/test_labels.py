@@ -16,6 +16,7 @@ from em_interp.conditions import Condition
 from em_interp.directions import Direction, Directions
 from em_interp.errors import InputError
 from em_interp.grids import (
+    Nulls,
     dose_grid,
     necessity_grid,
     removal_grid,
@@ -109,13 +110,13 @@ def test_a_number_is_written_so_that_it_can_be_told_from_every_other():
 
 
 def test_strengths_that_agree_in_six_digits_are_two_doses(table, axes):
-    grid = dose_grid(axes, SITES, CLOSE, Span.ALL, [table.random(1), table.random(2)])
+    grid = dose_grid(axes, SITES, CLOSE, Span.ALL, Nulls(2, 1))
     assert len({one.name for one in grid}) == len(grid)
     found = doses(as_read(grid))
     assert list(found) == [
         *map(Series, Thing),
         Series(Control.RANDOM, 1),
-        Series(Control.RANDOM, 2),
+        Series(Control.COVARIANCE, 1),
     ]
     for name, some in found.items():
         assert [dose.strength for dose in some] == sorted(CLOSE)
@@ -134,30 +135,30 @@ def test_a_sweep_knows_its_places_and_strengths_again(table):
 def test_two_places_of_one_layer_have_two_labels(table):
     chance = table.random(0)
     for grid in (
-        necessity_grid(table, SITES, Span.ALL, chance),
+        necessity_grid(table, SITES, Span.ALL, 0),
         sufficiency_grid(table, SITES, 1.0, Span.ALL, chance),
     ):
         assert len({one.name for one in grid}) == len(grid)
         assert len({one.label for one in grid}) == len(grid)
-    names = [one.name for one in necessity_grid(table, SITES[:2], Span.ALL, chance)]
+    names = [one.name for one in necessity_grid(table, SITES[:2], Span.ALL, 0)]
     assert "mean-ablate delta at blocks.1.hook_resid_pre" in names
     assert "mean-ablate delta at 1" in names
 
 
 def test_rows_by_layer_are_found_by_what_they_are(table):
-    grid = necessity_grid(table, [Site(1), Site(2)], Span.ALL, table.random(0), Thing.GENERAL)
+    grid = necessity_grid(table, [Site(1), Site(2)], Span.ALL, 0, Thing.GENERAL)
     made = as_read(grid)
     assert axis(made) is Thing.GENERAL
-    for of, extent in product((Thing.GENERAL, Control.RANDOM), Extent):
+    for of, extent in product((Thing.GENERAL, Control.MATCHED), Extent):
         rows = by_layer(made, of, extent)
         assert list(rows) == [1, 2]
         assert {row.label.extent for row in rows.values()} == {extent}
-        assert {row.control for row in rows.values()} == {of is Control.RANDOM}
+        assert {row.control for row in rows.values()} == {of is Control.MATCHED}
     assert not by_layer(made, Thing.DELTA, Extent.AT)
 
 
 def test_what_removes_a_direction_is_neither_zero_ablation_nor_a_control(table, axes):
-    made = as_read(removal_grid(axes, SITES, Span.ALL, [table.random(1)]))
+    made = as_read(removal_grid(axes, SITES, Span.ALL, Nulls(1, 1)))
     for thing in axes:
         row = removed(made, thing, Condition.NONE)
         assert (row.label.thing, row.label.operation) == (thing, Operation.MEAN_ABLATE)
@@ -166,8 +167,7 @@ def test_what_removes_a_direction_is_neither_zero_ablation_nor_a_control(table, 
 
 
 def test_every_operation_strength_and_control_of_a_grid_has_a_name_of_its_own(table):
-    controls = [table.random(1), table.random(2)]
-    grid = strengths_grid(table, SITES, list(Operation), CLOSE, Span.ALL, controls)
+    grid = strengths_grid(table, SITES, list(Operation), CLOSE, Span.ALL, Nulls(4, 1))
     assert len({one.name for one in grid}) == len(grid)
     assert [one.label.baseline for one in grid] == [True] + [False] * (len(grid) - 1)
 

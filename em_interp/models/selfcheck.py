@@ -3,7 +3,7 @@
 A few tokens through the model say whether hooks see the residual stream, whether edits reach the
 logits, and whether each adapter does something and nothing when it is off. What fails here would
 otherwise be a plausible number later. What is no fault is measured: how much the numbers of a row
-depend on the batch it is in. Costs eight passes over a dozen tokens, and two an adapter.
+depend on the batch it is in. Costs eight short passes, and two an adapter.
 Knows models and hooks. Knows nothing of contexts or directions.
 """
 
@@ -21,7 +21,8 @@ from em_interp.records import Record
 from em_interp.sites import Point, Site
 
 TOKENS = 12
-SHORTER = (0, 3, 5, 8)  # tokens that rows of a padded batch lack at their start
+# A dozen tokens fit one block of a kernel whatever their company, and would show nothing.
+COMPANY, PADDING, SHORTER = 24, 5, (0, 3, 5, 8)  # tokens; more padding; what rows lack at the start
 FELT = 1e-3  # of a logit: float32 stays far below
 
 
@@ -52,15 +53,15 @@ class Batching(Record):
 @torch.inference_mode()
 def batching(model: Model) -> Batching:
     """How much the numbers of a row depend on its batch, on this model and machine."""
-    ids = _tokens(model)
-    rows = ids.repeat(len(SHORTER), 1)
+    ids = _tokens(model, COMPANY)
+    rows = torch.nn.functional.pad(ids.repeat(len(SHORTER), 1), (PADDING, 0))
     mask = torch.ones_like(rows)
     for row, lacking in enumerate(SHORTER):
-        mask[row, :lacking] = 0
+        mask[row, : PADDING + lacking] = 0
     together = _logits(model, rows, mask)
     worst, flipped, tokens = 0.0, 0, 0
     for row, lacking in enumerate(SHORTER):
-        alone, batched = _logits(model, ids[:, lacking:])[0], together[row, lacking:]
+        alone, batched = _logits(model, ids[:, lacking:])[0], together[row, PADDING + lacking :]
         worst = max(worst, float((alone - batched).abs().max()))
         flipped += int((alone.argmax(-1) != batched.argmax(-1)).sum())
         tokens += len(alone)
@@ -232,10 +233,10 @@ def _noise(hidden: Tensor) -> Tensor:
     return (drawn.to(hidden.device) * scale).to(hidden.dtype)
 
 
-def _tokens(model: Model) -> Int[Tensor, "batch pos"]:
+def _tokens(model: Model, count: int = TOKENS) -> Int[Tensor, "batch pos"]:
     """Ids from all over the vocabulary, control tokens of a multimodal model left out."""
     size = model.lm.get_input_embeddings().weight.shape[0]
-    ids = torch.linspace(size // 3, size // 2, TOKENS).long()
+    ids = torch.linspace(size // 3, size // 2, count).long()
     return ids[None].to(model.device)
 
 

@@ -72,7 +72,7 @@ def _interventions(found: Findings) -> list[str]:
         effect, null = -after.change.difference, -min(random)
         if effect > 0 and null >= MEANINGFUL * effect:
             notes.append(
-                f"A random direction removes {percent(null)} where {name} removes "
+                f"A null direction removes {percent(null)} where {name} removes "
                 f"{percent(effect)} (differences of EM rates): ablation itself costs something "
                 "here."
             )

@@ -250,7 +250,7 @@ def what_if(found: Findings) -> Card:
     if before and after:
         on = ", trigger on" if found.inputs.trigger else ""
         lines.append(Line(f"remove {symbol(main)}{on}", f"{_brief(before)} → {_brief(after)}"))
-        lines.append(Line("… random directions", _random(controls(found.ablation, condition))))
+        lines.append(Line("… null directions", _random(controls(found.ablation, condition))))
     start, strength = baseline(found.steering, NONE), found.sweep.strength
     families = doses(found.steering)
     pushed = _at(families.get(Series(main), []), strength)
@@ -258,7 +258,7 @@ def what_if(found: Findings) -> Card:
         where = ", no trigger" if found.inputs.trigger else " in the base"
         lines.append(Line(f"push {symbol(main)}{where}", f"{_brief(start)} → {_brief(pushed)}"))
         random = [_at(some, strength) for one, some in families.items() if one.family in Control]
-        lines.append(Line("… random directions", _random([row for row in random if row])))
+        lines.append(Line("… null directions", _random([row for row in random if row])))
         lines.append(Line("… coherent", percent(pushed.coherent.point) if pushed.coherent else "—"))
     question, text = "What if I remove or push it?", _push(found, start, pushed)
     least = found.inputs.spec.steering.coherence

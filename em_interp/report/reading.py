@@ -158,6 +158,11 @@ def removed(trial: Trial, thing: Thing, condition: Condition) -> Row | None:
     return None
 
 
+def chance(trial: Trial) -> Control:
+    """The kind of null direction beside a trial by layer (isotropic where there is none)."""
+    return next((row.label.control for row in trial.rows if row.label.control), Control.RANDOM)
+
+
 def controls(trial: Trial, condition: Condition) -> list[Row]:
     """The controls under a condition, in the order of the grid."""
     return [row for row in trial.rows if row.control and row.condition is condition]

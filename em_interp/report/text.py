@@ -84,7 +84,10 @@ def containment_table(found: Containment) -> str:
 
 
 def trial_table(found: Trial, title: str) -> str:
-    """Rows of a grid: EM, the paired change, coherence, and the manipulation check."""
+    """Rows of a grid: EM, the paired change, coherence, and the manipulation check.
+
+    "moved by": mean size of a token's change, in activation units: what a control is matched in.
+    """
     rows = [_trial_row(found, row) for row in found.rows]
     columns = (
         "intervention",
@@ -94,6 +97,7 @@ def trial_table(found: Trial, title: str) -> str:
         "coherent",
         "scored",
         "x·u before → after",
+        "moved by",
     )
     return table(title, columns, rows)
 
@@ -109,6 +113,7 @@ def _trial_row(found: Trial, row: Row) -> list[str]:
         f"{row.coherent.point:.0%}" if row.coherent else "",
         f"{row.scored}/{row.scored + row.unscored}",
         moved,
+        f"{check.moved:.2f}" if check.touched and check.moved is not None else "",
     ]
 
 

@@ -21,6 +21,7 @@ def trial(made: Trial, caption: str) -> Table:
                 continue
             check = made.manipulation(row.intervention)
             moved = f"{free(check.before, sign=True)} → {free(check.after, sign=True)}"
+            far = "" if check.moved is None else free(check.moved)
             rows.append(
                 (
                     intervention(row.label),
@@ -29,6 +30,7 @@ def trial(made: Trial, caption: str) -> Table:
                     rate(row.coherent),
                     f"{row.scored} of {row.scored + row.unscored}",
                     moved if check.touched else "",
+                    far if check.touched else "",
                     f"{check.touched:,}" if check.touched else "",
                 )
             )
@@ -43,6 +45,7 @@ def trial(made: Trial, caption: str) -> Table:
             "coherent [95%]",
             "scored",
             "x·u before → after",
+            "moved by",
             "tokens edited",
         ),
         tuple(blocks),

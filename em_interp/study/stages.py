@@ -17,9 +17,10 @@ from em_interp.conditions import Condition, Context, Question
 from em_interp.containment import report
 from em_interp.directions import Directions
 from em_interp.edits import BASELINE, Intervention
-from em_interp.extraction import general_direction, trigger_direction
+from em_interp.extraction import covariance_draws, general_direction, trigger_direction
 from em_interp.generation import generate
 from em_interp.grids import (
+    Nulls,
     dose_grid,
     necessity_grid,
     removal_grid,
@@ -271,15 +272,21 @@ class Stages:
         """
         return BASE if self.inputs.trigger is None else self.inputs.studied
 
-    def controls(self) -> list[Directions]:
-        """Norm-matched random directions at every site."""
-        _, axis = self.main()
-        return [axis.random(self.spec.seed + n) for n in range(self.spec.steering.controls)]
+    def nulls(self) -> Nulls:
+        """Null directions, drawn in part from the stream of the development prompts."""
+        drawn = covariance_draws(
+            self.model,
+            self.adapter(self.inputs.studied),
+            self.inputs.ask(self.inputs.develop, *ablated_conditions(self.inputs)),
+            self.inputs.sites,
+            seed=self.spec.seed,
+        )
+        return Nulls(self.spec.steering.controls, self.spec.seed, drawn)
 
     def ablate(self, progress: Progress = silent) -> Trial:
         """Remove the direction at every layer (layerwise), with the trigger and without."""
         span = self.spec.steering.span
-        grid = removal_grid(self.directions(), self.inputs.sites, span, self.controls())
+        grid = removal_grid(self.directions(), self.inputs.sites, span, self.nulls())
         conditions = ablated_conditions(self.inputs)
         return self._trial("ablation", self.inputs.outside, grid, conditions, progress)
 
@@ -290,7 +297,7 @@ class Stages:
             [site for site in self.inputs.sites if site.layer in sweep.layers],
             self.spec.steering.strengths,
             self.spec.steering.span,
-            self.controls(),
+            self.nulls(),
         )
         return self._trial(
             "steering", self.inputs.outside, grid, [Condition.NONE], progress, self.pushed
@@ -301,7 +308,7 @@ class Stages:
         outside, (name, axis) = self.inputs.outside, self.main()
         sites, span = self.inputs.sites, self.spec.steering.span
         random = axis.random(self.spec.seed)
-        need = necessity_grid(axis, sites, span, random, name)
+        need = necessity_grid(axis, sites, span, self.spec.seed, name)
         enough = sufficiency_grid(axis, sites, sweep.strength, span, random, name)
         return Localisation(
             necessity=self._trial("necessity", outside, need, [awake(self.inputs)], progress),

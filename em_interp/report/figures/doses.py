@@ -97,11 +97,11 @@ def _ticks(above: Axes, below: Axes, found: Findings) -> None:
     top.set_xticks(below.get_xticks())
     top.set_xticklabels([percent(tick * share, 0) for tick in below.get_xticks()])
     top.spines["top"].set_visible(True)
-    top.set_xlabel("length of the push of δ and of random, as a share of the stream’s mean norm")
+    top.set_xlabel("length of the push of δ and of nulls, as a share of the stream’s mean norm")
 
 
 def _handles(series: Collection[Series], random: list[Series]) -> list[Line2D]:
-    names: dict[Family, str] = {**NAMES, RANDOM: f"random, same norm ({len(random)})"}
+    names: dict[Family, str] = {**NAMES, RANDOM: f"null, same norm ({len(random)})"}
     made = [
         Line2D([], [], color=look.colour, ls=look.line, label=names[name], **_marker(look.marks))
         for name, look in FAMILIES.items()
@@ -134,8 +134,8 @@ def picture(found: Findings) -> Picture | None:
             "rests on few answers. Each direction is scaled by its own natural difference."
         ),
         otherwise=(
-            "Were the direction not sufficient, its line would stay with the random ones; were "
-            "EM a by-product of breaking the model, random pushes of the same length would "
+            "Were the direction not sufficient, its line would stay with the null ones; were "
+            "EM a by-product of breaking the model, null pushes of the same length would "
             "bring it too."
         ),
     )

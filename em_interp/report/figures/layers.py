@@ -1,4 +1,4 @@
-"""Necessity and sufficiency by layer, with a random direction beside each."""
+"""Necessity and sufficiency by layer, with a null direction beside each."""
 
 from typing import Any, NamedTuple
 
@@ -7,10 +7,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from em_interp.conditions import Condition
-from em_interp.labels import Extent, Thing, exact
+from em_interp.labels import Control, Extent, Thing, exact
 from em_interp.localisation import Localisation
 from em_interp.report.picture import Picture
-from em_interp.report.reading import DELTA, RANDOM, Family, G, axis, baseline, by_layer, symbol
+from em_interp.report.reading import (
+    DELTA,
+    RANDOM,
+    Family,
+    G,
+    axis,
+    baseline,
+    by_layer,
+    chance,
+    symbol,
+)
 from em_interp.report.style import FAMILIES, INK, WIDTH, Look, drawn, layer_axis, share_axis
 from em_interp.report.where import by_ablation
 from em_interp.stats import Rate
@@ -21,7 +31,7 @@ from em_interp.trials import COHERENT, Trial
 LOOKS: dict[Family, Look] = {
     DELTA: FAMILIES[DELTA],
     G: FAMILIES[G],
-    RANDOM: FAMILIES[RANDOM]._replace(face="white"),
+    **dict.fromkeys(Control, FAMILIES[RANDOM]._replace(face="white")),
 }
 
 
@@ -81,7 +91,7 @@ def _draw(axes: Axes, field: str, trial: Trial, panel: Panel, layers: list[int])
     """One panel of `field` ("em" or "coherent"): the baseline's band, then both directions."""
     start = baseline(trial, trial.rows[0].condition)
     _before(axes, getattr(start, field) if start else None)
-    for family in (RANDOM, axis(trial)):
+    for family in (chance(trial), axis(trial)):
         rows = by_layer(trial, family, panel.extent)
         _line(axes, {layer: getattr(row, field) for layer, row in rows.items()}, family)
     layer_axis(axes, layers)
@@ -92,7 +102,7 @@ def _draw(axes: Axes, field: str, trial: Trial, panel: Panel, layers: list[int])
 def _line(axes: Axes, rates: dict[int, Rate | None], family: Family) -> None:
     known = {layer: rate for layer, rate in rates.items() if rate is not None}
     look = LOOKS[family]
-    shift = 0.06 if family == RANDOM else -0.06
+    shift = 0.06 if family in Control else -0.06
     x = [layer + shift for layer in known]
     axes.vlines(
         x,
@@ -112,7 +122,7 @@ def _before(axes: Axes, rate: Rate | None) -> None:
 
 def _handles(main: Thing, marked: bool) -> list[Line2D]:
     made = []
-    for family, name in ((main, symbol(main)), (RANDOM, "random, same norm")):
+    for family, name in ((main, symbol(main)), (RANDOM, "null: moves as much")):
         look = LOOKS[family]
         made.append(Line2D([], [], ls=look.line, label=name, **look.marks))
     made.append(Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 3)), label="untouched (band: 95%)"))

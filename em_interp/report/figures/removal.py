@@ -1,4 +1,4 @@
-"""Removing the direction: what is left of the EM, beside random directions, with coherence."""
+"""Removing the direction: what is left of the EM, beside null directions, with coherence."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from em_interp.conditions import Condition
 from em_interp.labels import Label, Operation
-from em_interp.report.numbers import percent
+from em_interp.report.numbers import free, percent
 from em_interp.report.picture import Picture
 from em_interp.report.reading import SYMBOLS, WORDS, G, baseline
 from em_interp.report.style import (
@@ -23,12 +23,19 @@ from em_interp.report.style import (
 from em_interp.study.results import Findings
 from em_interp.trials import Row, Trial
 
-LEFT = 0.205
+LEFT = 0.27
 
 
 def named(label: Label) -> str:
     """An intervention as the page names it."""
     return "nothing removed" if label.baseline else label.said(SYMBOLS)
+
+
+def moving(trial: Trial, label: Label) -> str:
+    """Its name, and how far it moves a token in the mean."""
+    moved = trial.manipulation(label.text).moved
+    far = "" if moved is None or label.baseline else f", {free(moved)}"
+    return f"{named(label)}{far}"
 
 
 def _face(row: Row) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def figure_of(trial: Trial) -> Figure:
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, right)
         axes.set_yticks(range(len(names)))
-        axes.set_yticklabels([named(name) for name in names] if number == 0 else [])
+        axes.set_yticklabels([moving(trial, name) for name in names] if number == 0 else [])
         axes.tick_params(axis="y", length=0)
         axes.set_title(WORDS[condition])
         share_axis(axes, "x", 4)
@@ -121,11 +128,13 @@ def picture(found: Findings) -> Picture | None:
             "Bars: EM rate with 95% intervals, then the share of coherent answers (coh.). "
             f"Mean-ablation sets the coordinate along the direction to its value {off}, "
             "zero-ablation to zero. Dashed: nothing removed (asked again here, with fewer samples "
-            "than in Figure 1). Hatched: random directions of the same norm."
+            "than in Figure 1). Hatched: null directions: random of the same norm, drawn from the "
+            "stream’s covariance, matched (moves each token as far as δ’s removal does, along a "
+            "random direction). Behind each name: mean |x·u − off|, how far a token is moved."
         ),
         otherwise=(
             "Were the direction not what carries the misalignment, its bars would end at the "
-            "dashed line as the random ones do; were it needed for talking at all, coherence would "
+            "dashed line as the null ones do; were it needed for talking at all, coherence would "
             "fall"
             + (
                 "; were removal harmful, the panel without framing would rise."
