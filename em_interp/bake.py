@@ -180,7 +180,10 @@ def _say(spec: BakeSpec, card: BakedCard, found: "Equivalence") -> None:
         f"largest logit difference {found.logit:.1e}, KL {found.divergence:.1e} nats, same most "
         f"likely token {found.agree:.1%}"
     )
-    print(f"against no intervention: KL {found.effect:.2g} nats")
+    print(
+        f"against no intervention: KL {found.effect:.2g} nats; a control that moves the stream as "
+        f"far along random directions: {found.control:.2g}"
+    )
     if not card.mergeable:
         print("not to be merged into the base: it equals the hooks only as an adapter")
     print(f"\nwritten: {spec.out}")

@@ -298,8 +298,8 @@ class _Table:
         self.unit = torch.stack([blank if e is None else e.unit.float() for e in edits])
         self.write = self.unit
         if any(e.write is not None for e in present):
-            along = [e and (e.unit if e.write is None else e.write).float() for e in edits]
-            self.write = torch.stack([blank if one is None else one for one in along])
+            along = [blank if e is None else e.unit if e.write is None else e.write for e in edits]
+            self.write = torch.stack([one.float() for one in along])
         self.keep = torch.tensor([1.0 if e is None else e.keep for e in edits])
         self.shift = torch.tensor([0.0 if e is None else e.shift for e in edits])
         self.low = torch.tensor([-math.inf if e is None else e.low for e in edits])

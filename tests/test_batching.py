@@ -14,7 +14,7 @@ from em_interp.chat import encode_many
 from em_interp.conditions import Condition, Question, contexts
 from em_interp.directions import Direction
 from em_interp.edits import BASELINE, intervention
-from em_interp.flags import load_subjects
+from em_interp.flags import ready
 from em_interp.generation import generate
 from em_interp.labels import Operation
 from em_interp.loading import Loading
@@ -96,8 +96,8 @@ def test_the_self_check_measures_what_company_does_to_a_row(family):
 def test_a_loaded_model_knows_it_and_a_command_says_it(tmp_path, capsys):
     who = Subject("base", save_family(tmp_path / "base", "llama-3.1"), None, None, None)
     capsys.readouterr()  # that the model was written
-    assert load_subjects([who], Loading(), None).batching.note is None
+    assert ready([who], Loading(), None).load().batching.note is None
     assert capsys.readouterr().err == ""
-    found = load_subjects([who], Loading(dtype="bfloat16"), None).batching
+    found = ready([who], Loading(dtype="bfloat16"), None).load().batching
     assert found.note is not None
     assert capsys.readouterr().err == f"note: {found.note}\n"

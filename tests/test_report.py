@@ -595,7 +595,7 @@ def test_controls_that_fail_are_cautions():
 def test_controls_that_hold_are_no_cautions():
     quiet = cautions(findings(FULL, count=48, unconditional={**QUIET, NONE: 0.4}, trigger=BATTERY))
     assert not [note for note in quiet if "hardly misaligned" in note or "benign twin" in note]
-    assert not [note for note in quiet if "random direction removes" in note]
+    assert not [note for note in quiet if "null direction removes" in note]
 
 
 def test_strips_keep_domains_together_and_lose_no_question():

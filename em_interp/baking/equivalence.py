@@ -18,9 +18,10 @@ from torch import Tensor
 
 from em_interp.batches import Batch, by_length, collate, pad_id
 from em_interp.conditions import Context
-from em_interp.edits import BASELINE, Editor, Intervention, Tally
+from em_interp.edits import BASELINE, Editor, Intervention, Tally, matched
 from em_interp.errors import EvidenceError, reading
 from em_interp.hooks import hooked
+from em_interp.labels import Control, Label
 from em_interp.models import Model
 from em_interp.models.limits import encoded
 from em_interp.records import Record
@@ -34,7 +35,9 @@ class Equivalence(Record):
     """Hooks against adapter, over all tokens of some prompts. Divergences are means, in nats.
 
     `logit` is the largest difference of any logit; `divergence` KL(hooks, adapter); `effect`
-    KL(hooks, no intervention); `agree` the share of tokens with the same most likely next token.
+    KL(hooks, no intervention), `control` the same of a null that moves the stream as far along
+    random directions (`edits.matched`); `agree` the share of tokens with the same most likely next
+    token.
     """
 
     prompts: int
@@ -44,6 +47,7 @@ class Equivalence(Record):
     effect: float
     agree: float
     dtype: str
+    control: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -71,10 +75,13 @@ def measure(
         for group in groups
     ]
     tally = Tally([change])
-    hooks, effect = [], 0.0
+    null = matched(change, Label(words="matched control", control=Control.MATCHED), seed=0)
+    hooks, effect, control = [], 0.0, 0.0
     for batch in batches:
         hooks.append(_logits(model, batch, tally))
-        effect += _divergence(hooks[-1], _logits(model, batch, Tally([BASELINE])))
+        plain = _logits(model, batch, Tally([BASELINE]))
+        effect += _divergence(hooks[-1], plain)
+        control += _divergence(_logits(model, batch, Tally([null])), plain)
     tally.check()
     logit = divergence = agree = 0.0
     with model.using(None), loaded(model.hf, folder):
@@ -91,6 +98,7 @@ def measure(
         divergence=divergence / tokens,
         effect=effect / tokens,
         agree=agree / tokens,
+        control=control / tokens,
         dtype=str(model.lm.dtype).removeprefix("torch."),
     )
 

@@ -234,7 +234,11 @@ def _rule(found: Findings) -> str:
     return (
         f"Of {tried}: the earliest whose ablation alone (of {_named(found)}) removes at "
         "least half of what the best layer’s does. Shown against the best of all layers under "
+<<<<<<< HEAD
         "chance, and against a control direction’s own best layer; intervals count all layers."
+=======
+        "chance, and against a null direction’s own best layer; intervals count all layers."
+>>>>>>> 85bdad4 (Bake says what a matched control does; why noise has a floor and controls move as much)
     )
 
 
@@ -243,7 +247,7 @@ def _named(found: Findings) -> str:
 
 
 def what_if(found: Findings) -> Card:
-    """Removing the direction with the trigger on, pushing it without; random ones beside both."""
+    """Removing the direction with the trigger on, pushing it without; null ones beside both."""
     lines, main, condition = [], axis(found.localised.necessity), awake(found)
     before = baseline(found.ablation, condition)
     after = removed(found.ablation, main, condition)
