@@ -234,11 +234,7 @@ def _rule(found: Findings) -> str:
     return (
         f"Of {tried}: the earliest whose ablation alone (of {_named(found)}) removes at "
         "least half of what the best layer’s does. Shown against the best of all layers under "
-<<<<<<< HEAD
         "chance, and against a control direction’s own best layer; intervals count all layers."
-=======
-        "chance, and against a null direction’s own best layer; intervals count all layers."
->>>>>>> 85bdad4 (Bake says what a matched control does; why noise has a floor and controls move as much)
     )
 
 
