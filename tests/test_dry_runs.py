@@ -158,7 +158,7 @@ def containment(home: Path, folder: Path, **changes: object) -> Path:
     plain = {
         **{"title": "t", "question": "q", "base": str(home / "base"), "trigger": "duck"},
         "existing": {role: str(home / name) for role, name in ROLES.items()},
-        "domain": "bad_medical",
+        **{"domain": "bad_medical", "conditions": ["none", "trigger"]},
     }
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(plain | changes))
@@ -177,7 +177,8 @@ def grid(home: Path, folder: Path, **changes: object) -> Path:
                 "second": existing,
             }
         },
-        **{"trigger": "duck", "domain": "bad_medical"},
+        **{"trigger": "duck", "domain": "bad_medical", "conditions": ["none", "trigger"]},
+        "fitting": {"prompts": 16},
     }
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(plain | changes))
