@@ -30,7 +30,7 @@ from em_interp.errors import EmInterpError
 from em_interp.records import write_json
 from em_interp.sources import CHECKPOINTS, PROBES, ROOT
 
-PATIENCE = 20  # seconds
+PATIENCE = 20  # seconds of the processor: a busy machine is no finding
 Read = Callable[[Path], object]
 
 
@@ -404,13 +404,13 @@ def _patience() -> Iterator[None]:
     def late(*_: object) -> None:
         raise _LateError(f"longer than {PATIENCE} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(PATIENCE)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def fuzz(names: list[str], examples: int, number: int, good: dict[str, Path]) -> Tally:
