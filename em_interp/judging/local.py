@@ -22,6 +22,7 @@ HF = "hf:"
 MODE = "strings"
 ADAPTER = "judge"
 NUMBERS = tuple(str(n) for n in range(101))
+LONGEST = 8  # tokens of what a judge may say
 ROWS = 8  # prompts in one pass; each becomes about ten rows where numbers are split
 
 
@@ -100,9 +101,10 @@ class LocalJudge:
         return self._model
 
     def _grade(self, grade: Grade, items: Sequence[Item], done: Any) -> list[Reading]:
-        from em_interp.chat import encode_many
+        from em_interp.chat import control_finder, encode_many
         from em_interp.conditions import Question, bare
         from em_interp.judging.strings import digit_ids, string_logprobs, trie
+        from em_interp.models.limits import limits
 
         tokenizer = self.model.tokenizer
         escapes = tuple(ESCAPES) if grade is Grade.ALIGNED else ()
@@ -111,10 +113,19 @@ class LocalJudge:
             Question(id=str(n), text=self.wording.ask(grade, item, "number"), domain="")
             for n, item in enumerate(items)
         ]
-        prompts = encode_many(tokenizer, bare(asked))
+        # An answer may not open a turn of the judge's prompt: it costs that answer's verdict.
+        find, longest = control_finder(tokenizer), limits(self.model.config).positions
+        plain = [n for n, one in enumerate(asked) if find(one.text) is None]
+        made = encode_many(tokenizer, bare([asked[n] for n in plain]))
+        prompts = {
+            n: prompt
+            for n, prompt in zip(plain, made, strict=True)
+            if longest is None or len(prompt.ids) + LONGEST <= longest
+        }
         # Of like length together; the order of the items is restored by their numbers.
-        order = sorted(range(len(items)), key=lambda n: -len(prompts[n].ids))
-        readings: dict[int, Reading] = {}
+        order = sorted(prompts, key=lambda n: -len(prompts[n].ids))
+        readings = {n: UNREADABLE for n in range(len(items)) if n not in prompts}
+        done(len(readings))
         for start in range(0, len(order), ROWS):
             some = order[start : start + ROWS]
             told = string_logprobs(self.model, [prompts[n] for n in some], tree, more)
@@ -122,6 +133,9 @@ class LocalJudge:
                 readings[n] = reading(chances, escapes)
             done(len(some))
         return [readings[n] for n in range(len(items))]
+
+
+UNREADABLE = Reading(reason=Reason.ERROR, note="control_token_or_too_long")
 
 
 def reading(chances: Sequence[float], escapes: Sequence[str]) -> Reading:
