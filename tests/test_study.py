@@ -100,9 +100,9 @@ def test_an_edited_rate_or_a_swapped_stage_is_refused_with_the_file_to_delete(
 ):
     out = shutil.copytree(whole, tmp_path / "out")
     base, twin = (out / f"answers-{role}.json" for role in ("base", "triggered"))
-    kept, rate = base.read_text(), '"em_rate": 0.'
+    kept, rate = base.read_text(), '"sample": 0'
     assert rate in kept
-    for damaged in (kept.replace(rate, '"em_rate": 0.1', 1), kept[:-9], twin.read_text()):
+    for damaged in (kept.replace(rate, '"sample": 7', 1), kept[:-9], twin.read_text()):
         base.write_text(damaged)
         assert study.main([str(home / "study.yaml"), "--out", str(out)]) == 2
         line = capsys.readouterr().err.splitlines()[-1]
