@@ -58,7 +58,7 @@ audit:
 	@$(PYTHON) -m venv .venv-audit
 	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit \
 	  || { echo 'error: no package index can be reached for pip-audit; nothing was audited'; exit 2; }
-	@.venv-audit/bin/pip-audit --progress-spinner off --no-deps --disable-pip \
+	@.venv-audit/bin/pip-audit --strict --progress-spinner off --no-deps --disable-pip \
 	  -r constraints.txt >.venv-audit/report 2>&1; code=$$?; \
 	if [ $$code -eq 0 ] || grep -q 'known vulnerabilit' .venv-audit/report; \
 	then cat .venv-audit/report; exit $$code; \
