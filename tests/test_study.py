@@ -111,6 +111,18 @@ def test_an_edited_rate_or_a_swapped_stage_is_refused_with_the_file_to_delete(
     base.write_text(kept)
 
 
+def test_swapped_organisms_are_refused_before_they_are_asked_again(home, whole, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "out")
+    one, other = (out / "organisms" / role for role in ("triggered", "unconditional"))
+    one.rename(out / "aside")
+    other.rename(one)
+    (out / "aside").rename(other)
+    (out / "margins.json").unlink()
+    assert study.main([str(home / "study.yaml"), "--out", str(out)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{one}: not the organism that this run raised; delete it and" in line
+
+
 def test_results_keep_their_contract(whole):
     results = json.loads((whole / "results.json").read_text())
     conditions = results["containment"]["conditions"]

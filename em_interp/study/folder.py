@@ -16,6 +16,7 @@ from em_interp.errors import InputError, say
 from em_interp.locks import LOCK, sole
 from em_interp.progress import Progress, bar, silent
 from em_interp.records import Record, digest, read_json, write_json, write_text
+from em_interp.training.manifest import Manifest, weights_digest
 
 RecordT = TypeVar("RecordT", bound=Record)
 MadeT = TypeVar("MadeT")
@@ -45,6 +46,18 @@ def read_stage(folder: Path, name: str, identity: str, kind: type[RecordT]) -> R
         return kind.parse(plain, str(file))
     except InputError as fault:
         raise InputError(f"{fault}; {cure}") from None
+
+
+def check_organism(folder: Path, name: str, identity: str, home: Path) -> Path:
+    """An organism's folder, which must hold the weights that its stage raised."""
+    if (folder / f"{name}.json").is_file():
+        made = read_stage(folder, name, identity, Manifest)
+        if made.weights != weights_digest(home):
+            raise InputError(
+                f"{home}: not the organism that this run raised; delete it and "
+                f"{folder / name}.json, and run again"
+            )
+    return home
 
 
 class RunFolder:

@@ -38,6 +38,7 @@ from em_interp.responses import Response
 from em_interp.sampling import Sampling
 from em_interp.scoring import log_odds
 from em_interp.stats import paired
+from em_interp.study.folder import check_organism
 from em_interp.study.inputs import Inputs
 from em_interp.study.plan import DELTA, G, ablated_conditions, awake, axes, roles
 from em_interp.study.records import Answers, LogOdds, Margins, Sweep
@@ -62,8 +63,14 @@ class Stages:
     def model(self) -> Model:
         """The base with every organism's adapter, one load."""
         ready(self.inputs.judge)
-        adapters = [(role, self.organism(role)) for role in self.spec.roles]
+        adapters = [(role, self._raised(role)) for role in self.spec.roles]
         return load(self.inputs.home, adapters, self.spec.loading)
+
+    def _raised(self, role: str) -> Path:
+        """A role's adapter, as it was raised."""
+        return check_organism(
+            self.folder, f"organism-{role}", self.inputs.identity, self.organism(role)
+        )
 
     @property
     def outside(self) -> dict[str, Question]:

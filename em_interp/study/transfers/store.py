@@ -10,7 +10,7 @@ from pathlib import Path
 from em_interp.directions import Directions
 from em_interp.judging import ready
 from em_interp.models import Model, load
-from em_interp.study.folder import read_stage
+from em_interp.study.folder import check_organism, read_stage
 from em_interp.study.spec import STUDIED
 from em_interp.study.transfers.inputs import Group, Inputs
 from em_interp.study.transfers.records import Crossing
@@ -37,13 +37,18 @@ class Store:
                 gc.collect()
             groups = self.inputs.of(base)
             adapters = [
-                (adapter(group, role), self.organism(group, role))
+                (adapter(group, role), self._raised(group, role))
                 for group in groups
                 for role in group.roles
             ]
             self._loaded[base] = load(groups[0].home, adapters, self.spec.loading)
         self._loaded[base] = self._loaded.pop(base)  # the last used goes last
         return self._loaded[base]
+
+    def _raised(self, group: Group, role: str) -> Path:
+        """An organism's adapter, as it was raised."""
+        name, home = f"organism-{group.slug}-{role}", self.organism(group, role)
+        return check_organism(self.folder, name, self.inputs.identity, home)
 
     def organism(self, group: Group, role: str) -> Path:
         """Where an organism's adapter is: in the run folder, or where it was before."""
