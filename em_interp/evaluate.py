@@ -17,7 +17,7 @@ from em_interp.cli import Names, command, idle
 from em_interp.conditions import Condition, Context, Question, bare, contexts
 from em_interp.errors import InputError, once
 from em_interp.flags import AnswerFlags, EngineFlags, Ready, note
-from em_interp.judging import expected, judge_all, ready
+from em_interp.judging import expected, judge_all, proof, ready
 from em_interp.leakage import unseen
 from em_interp.progress import bar
 from em_interp.records import write_json, write_jsonl
@@ -153,7 +153,8 @@ def _judge(
 
     judge, rubric = spec.judged_by, spec.thresholds
     verdicts = judge_all(judge, said, asked, kept=place is not None)
-    found = report(said, verdicts, rubric, trained=trained, woken=woken)
+    proved = proof(judge)
+    found = report(said, verdicts, rubric, trained=trained, woken=woken, proof=proved)
     if place is not None:
         write_jsonl(place / "verdicts.jsonl", verdicts)
         write_json(place / "containment.json", found)

@@ -19,7 +19,7 @@ from em_interp.cli import Names, command, idle
 from em_interp.conditions import Question
 from em_interp.errors import InputError, unknown
 from em_interp.judges import Item, Judge, Rubric, Verdict, judged, rubric
-from em_interp.judging import Remote, expect, identity, items_of, judge, ready
+from em_interp.judging import Remote, costs, expect, identity, items_of, judge, proof, ready
 from em_interp.records import (
     Spec,
     check_writable,
@@ -83,14 +83,21 @@ def run(spec: JudgeSpec) -> int:
     if spec.out is not None:
         check_writable(spec.out)
     rule = rubric(spec.rubric)
-    # A validation measures what a judge does wrong; elsewhere it must know what is known.
-    first = judge(spec.judge, rule, spec.budget, proved=spec.action != "validate")
+    first = _named(spec, spec.judge, rule)
     if spec.action == "validate":
         return _validate(spec, first, rule)
     responses, asked = _stored(spec)
     return (_rejudge if spec.action == "rejudge" else _compare)(
         spec, first, rule, responses, items_of(responses, asked)
     )
+
+
+def _named(spec: JudgeSpec, source: str, rule: Rubric) -> Judge:
+    """A judge by name. Beside one that costs, one that does not has no use for the budget."""
+    paid = spec.action == "compare" and any(map(costs, (spec.judge, spec.second or "")))
+    budget = None if paid and not costs(source) else spec.budget
+    # A validation measures what a judge does wrong; elsewhere it must know what is known.
+    return judge(source, rule, budget, proved=spec.action != "validate")
 
 
 def _stored(spec: JudgeSpec) -> tuple[list[Response], list[Question]]:
@@ -153,7 +160,7 @@ def _rejudge(
     trained, woken = spec.domain or noted.get("trained", ()), noted.get("woken", True)
     found: list[Containment] = []
     for mine, theirs in _by_run(responses, verdicts):
-        made = report(mine, theirs, rule, trained=trained, woken=woken)
+        made = report(mine, theirs, rule, trained=trained, woken=woken, proof=proof(one))
         found.append(made)
         print(containment_table(made))
         if known is not None:
@@ -189,7 +196,7 @@ def _compare(
 ) -> int:
     if spec.second is None:
         raise InputError("--second is missing: which judge is to be compared with?")
-    other = judge(spec.second, rule, spec.budget)
+    other = _named(spec, spec.second, rule)
     if identity(other) == identity(one):
         raise InputError(f"two judges are compared, not {one.name} with itself")
     if spec.dry_run:
@@ -203,6 +210,7 @@ def _compare(
     for each in (one, other):
         ready(each)
     made = compare(judged(one, items), judged(other, items), [r.question for r in responses], rule)
+    made = made.model_copy(update={"proofs": (proof(one), proof(other))})
     if spec.out is not None:
         write_json(spec.out / "comparison.json", made)
     print(comparison_table(made))
@@ -222,7 +230,7 @@ def _validate(spec: JudgeSpec, one: Judge, rule: Rubric) -> int:
         rows = read_jsonl(spec.labelled, Labelled)
     if spec.dry_run:
         return _dry([one], [Item(id="", question=r.question, response=r.response) for r in rows])
-    made = validate(one, rows, rule)
+    made = validate(one, rows, rule).model_copy(update={"proof": proof(one)})
     if spec.out is not None:
         write_json(spec.out / "validation.json", made)
 

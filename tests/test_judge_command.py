@@ -124,6 +124,8 @@ def test_stored_answers_are_judged_anew_without_a_model(capsys, stored, tmp_path
     assert by_api["scopes"] == by_world["scopes"]
     assert by_world["trained"] == [ASKED[0].domain]
     assert by_api["judge"].startswith("openai:m@127.0.0.1/plain-")
+    assert by_api["proof"] == {"asked": 6, "read": 6, "right": 6, "wrong": []}
+    assert by_world["proof"] is None
     asked = len(server.asked)
     # Another threshold needs no new answer, and no new request either.
     assert ran(judge.main, "rejudge", *flags, "--rubric", "tan", "--out", tmp_path / "tan") == 0
@@ -587,6 +589,16 @@ def test_a_budget_is_held_against_the_estimate_before_the_first_request(
         assert ran(judge.main, *argv, "--budget", "10calls") == 2
         assert "the budget leaves 10 of 10" in capsys.readouterr().err
     assert server.asked == []
+
+
+def test_a_budget_beside_a_free_judge_is_for_the_one_that_costs(capsys, stored, api, server):
+    for pair in (["--judge", api, "--second", "world"], ["--judge", "world", "--second", api]):
+        argv = ["compare", "--responses", stored, *pair, "--budget"]
+        assert ran(judge.main, *argv, "5000calls", "--dry-run") == 0
+        assert "the budget leaves 10 of 10" in refused(capsys, *argv, "10calls")
+    assert server.asked == []
+    argv = ["compare", "--responses", stored, "--second", "world", "--judge", "scripted:x.json"]
+    assert "costs nothing: --budget" in refused(capsys, *argv, "--budget", "10calls")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from em_interp.containment.joining import Answer, join
 from em_interp.containment.ruling import Call, call, summary
 from em_interp.errors import InputError
 from em_interp.judges.base import Rubric, Verdict
+from em_interp.judges.proving import Proof
 from em_interp.records import Record
 from em_interp.responses import Response
 from em_interp.stats import Contrast, Ratio, ratio
@@ -62,13 +63,15 @@ class Containment(Record):
 
     `scopes`: by name; `headline` is the one the call rests on: out of domain where fine-tuned
     domains (`trained`) are given, otherwise all. `why` is what led to the call, by the rule in
-    `ruling`.
+    `ruling`. `proof`: what the judge made of answers whose grades are known; `None` for one that is
+    no model.
     """
 
     organism: str
     intervention: str
     judge: str
     mode: str
+    proof: Proof | None = None
     rubric: Rubric
     rule: Rule
     trained: tuple[str, ...]
@@ -101,6 +104,7 @@ class Containment(Record):
                 "intervention": self.intervention,
                 "judge": self.judge,
                 "mode": self.mode,
+                "proof": self.proof.model_dump(mode="json") if self.proof else None,
                 "call": self.call.value,
                 "why": self.why,
                 "summary": self.summary,
@@ -135,11 +139,12 @@ def report(
     rule: Rule | None = None,
     confidence: float = 0.95,
     woken: bool = True,
+    proof: Proof | None = None,
 ) -> Containment:
     """The `Containment` of one organism (and one intervention) from judged responses.
 
     `trained`: the domains that fine-tuning used; they are kept apart, and the rest is the headline.
-    `woken`: whether the organism was raised with a trigger.
+    `woken`: whether the organism was raised with a trigger. `proof`: the judge's.
     Raises `InputError` where responses and verdicts do not match one to one, where organisms,
     interventions, judges or modes mix, and where every question is in a trained domain.
     """
@@ -160,6 +165,7 @@ def report(
         intervention=responses[0].intervention,
         judge=verdicts[0].judge,
         mode=next(iter(modes), ""),
+        proof=proof,
         rubric=rubric,
         rule=rule,
         trained=tuple(sorted(trained)),

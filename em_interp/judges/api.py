@@ -101,6 +101,11 @@ class ApiJudge:
         """
         return wait_for(self._score(items)) if items else []
 
+    @property
+    def proof(self) -> Proof | None:
+        """What it made of the known answers; `None` before it was asked."""
+        return self._form.proof if self._form else None
+
     def ready(self) -> None:
         """Find out that the judge answers, how it must be asked, and that it is one; once.
 
@@ -163,9 +168,10 @@ class ApiJudge:
         """
         form = self._remembered(cache) or await self._negotiated(cache)
         assert form.proof is not None
-        if self.proved and not form.proof.passed:
-            self._form = None  # another time it may answer
-            raise EvidenceError(f"judge {self.name}, mode {form.label}: {form.proof}")
+        if self.proved:
+            if not form.proof.passed:
+                self._form = None  # another time it may answer
+            form.proof.demand(self.name, form.label)
         return form
 
     async def _negotiated(self, cache: Cache) -> Form:

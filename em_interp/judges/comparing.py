@@ -10,6 +10,7 @@ import numpy as np
 
 from em_interp.errors import InputError
 from em_interp.judges.base import Rubric, Verdict
+from em_interp.judges.proving import Proof
 from em_interp.records import Record
 from em_interp.stats import Alpha, Contrast, Kappa, alpha, kappa, paired
 
@@ -22,12 +23,14 @@ class Comparison(Record):
     `calls`: kappa of misaligned against aligned, where both scored. `all_calls`: kappa with every
     reason for no score as a call of its own. `aligned`, `coherent`: alpha of the scores. `gap`: EM
     rate by `a` minus EM rate by `b`, paired by question. `table`: calls of a by calls of b. What
-    needs items that both scored is `None` without any.
+    needs items that both scored is `None` without any. `proofs`: what each made of answers whose
+    grades are known.
     """
 
     a: str
     b: str
     modes: tuple[str, str]
+    proofs: tuple[Proof | None, Proof | None] = (None, None)
     rubric: Rubric
     items: int
     both: int

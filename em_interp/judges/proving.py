@@ -9,6 +9,7 @@ Knows texts and readings. Knows nothing of endpoints.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from em_interp.errors import EvidenceError
 from em_interp.judges.base import Item
 from em_interp.judges.reading import Reading
 from em_interp.judges.wording import Grade
@@ -84,6 +85,11 @@ class Proof(Record):
     def whole(self) -> bool:
         """Whether it could be read on all of them."""
         return self.read == self.asked
+
+    def demand(self, judge: str, mode: str) -> None:
+        """Raise `EvidenceError` unless it passed."""
+        if not self.passed:
+            raise EvidenceError(f"judge {judge}, mode {mode}: {self}")
 
     def __str__(self) -> str:
         """One line for people."""

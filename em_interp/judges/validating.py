@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from em_interp.errors import InputError
 from em_interp.judges.base import Item, Judge, Reason, Rubric, Verdict, judged
+from em_interp.judges.proving import Proof
 from em_interp.records import Filled, Record, Spec, digest
 from em_interp.stats import Rate, Validation, rate
 
@@ -32,11 +33,13 @@ class JudgeValidation(Record):
     answers not called so. `kept`: coherent answers that were not called incoherent. `caught`:
     incoherent ones that were. `None` where the set holds no such answer, or none was scored.
     `values`: distinct scores of alignment, in whole numbers. `unscored`: reasons by label.
-    `wrong`: the first wrong calls, as (label, question, response).
+    `wrong`: the first wrong calls, as (label, question, response). `proof`: what a judge that is a
+    model made of the known answers, which it may fail here.
     """
 
     judge: str
     mode: str
+    proof: Proof | None = None
     rubric: Rubric
     rows: int
     rows_digest: str

@@ -16,6 +16,7 @@ from em_interp.judges import Item, Judge, Rubric, ScriptedJudge, Verdict, judged
 from em_interp.judges.api import ApiJudge, ApiJudgeSpec
 from em_interp.judges.base import FILES
 from em_interp.judges.budget import Budget, Estimate
+from em_interp.judges.proving import KNOWN_ANSWERS, Proof
 from em_interp.judges.wording import Grade, wording
 from em_interp.judging.local import HF, LocalJudge, local_spec
 from em_interp.records import digest, read_json
@@ -30,28 +31,34 @@ def judge(
 ) -> Judge:
     """A judge by name, asked in the rubric's wording.
 
-    `proved`: whether an endpoint that fails on known answers is refused.
+    `proved`: whether a model that fails on known answers is refused.
 
     `world`: the embedded world's oracle. `openai:MODEL`, or a YAML file with an `ApiJudgeSpec`'s
     fields: an endpoint. `hf:PATH`: a model in this process. `scripted:FILE.json`: a table of
     response to [aligned, coherent].
     """
     limit = None if budget is None else Budget.of(budget)
+    if limit is not None and not costs(source):
+        raise InputError(f"judge {source!r} costs nothing: --budget is for judges behind an API")
     words = wording((rubric or Rubric()).wording)
     if source.startswith(PREFIX):
         spec = ApiJudgeSpec.parse({"model": source.removeprefix(PREFIX)}, source)
         return ApiJudge(spec, words, limit, proved=proved)
-    if source.endswith(FILES) and not source.startswith(SCRIPTED):
+    if costs(source):
         return ApiJudge(ApiJudgeSpec.from_yaml(source), words, limit, proved=proved)
-    if limit is not None:
-        raise InputError(f"judge {source!r} costs nothing: --budget is for judges behind an API")
     if source.startswith(HF):
-        return LocalJudge(local_spec(source), words)
+        return LocalJudge(local_spec(source), words, proved=proved)
     if source == sources.WORLD:
         return world.OracleJudge()
     if source.startswith(SCRIPTED):
         return _scripted(source.removeprefix(SCRIPTED))
     raise unknown("judge", source, KINDS)
+
+
+def costs(source: str) -> bool:
+    """Whether a judge of this name is behind an API."""
+    file = source.endswith(FILES) and not source.startswith(SCRIPTED)
+    return file or source.startswith(PREFIX)
 
 
 def _scripted(file: str) -> ScriptedJudge:
@@ -64,11 +71,20 @@ def _scripted(file: str) -> ScriptedJudge:
 
 
 @runtime_checkable
-class Remote(Protocol):
-    """A judge that has to be reached, and whose answers cost."""
+class Proved(Protocol):
+    """A judge that is a model: it must show that it is a judge."""
+
+    @property
+    def proof(self) -> Proof | None:
+        """What it made of answers whose grades are known; `None` before it was asked."""
 
     def ready(self) -> None:
-        """Raise `EvidenceError` where the judge does not answer."""
+        """Raise `EvidenceError` where the judge does not answer, or is none."""
+
+
+@runtime_checkable
+class Remote(Proved, Protocol):
+    """A judge that has to be reached, and whose answers cost."""
 
     def expect(self, items: Sequence[Item]) -> Estimate:
         """What judging these items will take."""
@@ -80,8 +96,13 @@ class Remote(Protocol):
 
 def ready(judge: Judge) -> None:
     """Raise `EvidenceError` unless the judge answers: before weights load, not after."""
-    if isinstance(judge, Remote):
+    if isinstance(judge, Proved):
         judge.ready()
+
+
+def proof(judge: Judge) -> Proof | None:
+    """What a judge that is a model made of the known answers; `None` for a table or a rule."""
+    return judge.proof if isinstance(judge, Proved) else None
 
 
 def identity(judge: Judge) -> str:
@@ -142,10 +163,15 @@ def judge_all(
 def expect(judge: Judge, items: Sequence[Item]) -> str:
     """A line on what judging these items will cost; empty for a judge that costs nothing."""
     if isinstance(judge, LocalJudge):
-        return f"judge {judge.name}: {len(Grade) * len(items):,} gradings in this process\n"
+        return f"judge {judge.name}: {gradings(judge, len(items)):,} gradings in this process\n"
     return (
         f"judge {judge.name}: at most {judge.expect(items)}\n" if isinstance(judge, Remote) else ""
     )
+
+
+def gradings(judge: LocalJudge, verdicts: float) -> int:
+    """What a model in this process grades for so many verdicts, its proof among them."""
+    return round(len(Grade) * verdicts) + (len(KNOWN_ANSWERS) if judge.proof is None else 0)
 
 
 def expected(judge: Judge, questions: Sequence[str], answers: int, max_new_tokens: int) -> str:

@@ -1,9 +1,10 @@
 """A judge in this process: a Hugging Face model that scores whole numbers.
 
 It is never asked to write: the probability of every answer from 0 to 100 is computed, so a model
-that splits numbers into digits is as good a judge as one that does not. It has a `Model` of its
-own, which loads when it is first asked; a model already in memory may be shared on purpose, and is
-then left as it was found.
+that splits numbers into digits is as good a judge as one that does not. Before its first item it is
+proved on answers whose grades are known, as every judge that is a model (see
+`em_interp.judges.proving`). It has a `Model` of its own, which loads when it is first asked; one
+that is in memory already may be shared on purpose, and is then left as it was found.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,11 @@ from typing import Any
 from em_interp import hub, sources
 from em_interp.errors import InputError
 from em_interp.judges import Item, Reason, Verdict
+from em_interp.judges.proving import KNOWN_ANSWERS, Proof, proof
 from em_interp.judges.reading import ESCAPES, MASS, Reading, combined, weighted
 from em_interp.judges.wording import Grade, Wording
 from em_interp.loading import Loading
-from em_interp.progress import bar
+from em_interp.progress import Progress, bar, silent
 from em_interp.records import file_digest
 
 HF = "hf:"
@@ -46,14 +48,22 @@ def local_spec(source: str) -> LocalJudgeSpec:
 
 
 class LocalJudge:
-    """Scores items with a model in this process; see the module."""
+    """Scores items with a model in this process; see the module.
 
-    def __init__(self, spec: LocalJudgeSpec, wording: Wording, model: Any = None) -> None:
+    `proof`: what it made of the known answers; `None` before it was asked. `proved`: whether one
+    that fails on them is refused; not where its errors are measured.
+    """
+
+    def __init__(
+        self, spec: LocalJudgeSpec, wording: Wording, model: Any = None, *, proved: bool = True
+    ) -> None:
         """`model`: a `Model` to share instead of loading one; it must hold the spec's adapter.
 
         Raises `InputError` where there is no such model.
         """
         self.spec, self.wording, self._model = spec, wording, model
+        self.proved, self._own = proved, model is None
+        self.proof: Proof | None = None
         if model is None:
             title = hub.title(sources.base(spec.model, spec.revision))
             adapter = spec.adapter and hub.title(_folder(spec.adapter))
@@ -64,9 +74,13 @@ class LocalJudge:
         self.name = f"{HF}{title}{f'+{adapter}' if adapter else ''}/{wording.label}"
 
     def score(self, items: Sequence[Item]) -> list[Verdict]:
-        """One verdict each; raises `InputError` where the model cannot be loaded or asked."""
+        """One verdict each; raises `InputError` where the model cannot be loaded or asked.
+
+        Raises `EvidenceError` where it is no judge.
+        """
         if not items:
             return []
+        self._prove()
         with self.model.using(self._worn), bar(f"judging by {self.name}", 2 * len(items)) as done:
             aligned = self._grade(Grade.ALIGNED, items, done)
             coherent = self._grade(Grade.COHERENT, items, done)
@@ -75,10 +89,28 @@ class LocalJudge:
             for item, a, c in zip(items, aligned, coherent, strict=True)
         ]
 
+    def ready(self) -> None:
+        """Find out that it is a judge; raises `EvidenceError`.
+
+        A model of its own is let go: what comes before its first verdict may need the memory.
+        """
+        self._prove()
+        if self._own:
+            self._model = None
+
+    def _prove(self) -> None:
+        if self.proof is None:
+            with self.model.using(self._worn):
+                self.proof = proof(
+                    [self._grade(one.grade, [one.item], silent)[0] for one in KNOWN_ANSWERS]
+                )
+        if self.proved:
+            self.proof.demand(self.name, MODE)
+
     @property
     def weights(self) -> list[str]:
         """What identifies its weights, without loading them; a hub's snapshot is its commit."""
-        if self._model is not None:
+        if not self._own:
             return [self._model.base, self._model.adapters.get(self._worn, "")]
         homes = [sources.base(self.spec.model, self.spec.revision)]
         homes += [_folder(self.spec.adapter)] if self.spec.adapter else []
@@ -100,7 +132,7 @@ class LocalJudge:
             self._model = load(self.spec.model, worn, how)
         return self._model
 
-    def _grade(self, grade: Grade, items: Sequence[Item], done: Any) -> list[Reading]:
+    def _grade(self, grade: Grade, items: Sequence[Item], done: Progress) -> list[Reading]:
         from em_interp.chat import control_finder, encode_many
         from em_interp.conditions import Question, bare
         from em_interp.judging.strings import digit_ids, string_logprobs, trie

@@ -1,7 +1,8 @@
 """What a judge in this process adds to a plan: its passes, their time, and its own weights.
 
 It grades every answer twice (aligned, coherent), each time by one pass over the rubric's prompt and
-one over every beginning that numbers share. Its model loads with the first verdict, and stays.
+one over every beginning that numbers share. Before anything else it is proved on known answers, and
+let go; its model loads again with the first verdict, and stays.
 Knows sizes and tokens. Loads a tokenizer where there is one; never weights.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from em_interp import sources
 from em_interp.conditions import Question, bare
 from em_interp.judges import Item, Judge
+from em_interp.judges.proving import KNOWN_ANSWERS
 from em_interp.judges.wording import Grade
 from em_interp.judging.local import NUMBERS, ROWS, LocalJudge
 from em_interp.models.sizes import BYTES, Size, size, stored_dtype
@@ -108,14 +110,18 @@ def local_work(
 
 
 def with_judge(stages: Sequence[Stage], work: LocalWork | None, device: str) -> list[Stage]:
-    """The stages with the judge's time, and its memory from the first verdict on."""
+    """The stages with the judge's time, and its memory from the first verdict on.
+
+    The time of its proof stands in the first stage that it judges.
+    """
     if work is None:
         return list(stages)
     made, here = [], False
     place = "memory" if work.judge.spec.device == device else "host"
     for one in stages:
+        proving = len(KNOWN_ANSWERS) / GRADES if one.verdicts and not here else 0
         here = here or one.verdicts > 0
-        more = {"seconds": one.seconds + one.verdicts * work.seconds}
+        more = {"seconds": one.seconds + (one.verdicts + proving) * work.seconds}
         if here:
             more[place] = getattr(one, place) + work.memory
         made.append(one.model_copy(update=more))

@@ -9,7 +9,7 @@ from em_interp import sources
 from em_interp.blackbox import cost
 from em_interp.judges import Item, Judge
 from em_interp.judges.budget import Estimate
-from em_interp.judging import Remote
+from em_interp.judging import Remote, gradings
 from em_interp.judging.local import LocalJudge
 from em_interp.loading import Dtype
 from em_interp.models.sizes import Size, size
@@ -94,7 +94,7 @@ def judge_lines(judge: Judge, texts: Sequence[str], tokens: int, verdicts: int) 
     if isinstance(judge, LocalJudge):
         model = size(sources.base(judge.spec.model, judge.spec.revision))
         return [
-            f"judge {judge.name}: in this process, {round(GRADES * verdicts):,} gradings; "
+            f"judge {judge.name}: in this process, {gradings(judge, verdicts):,} gradings; "
             f"{described('its model', model, judge.spec.dtype)}, on {judge.spec.device}; its time "
             "and memory are in every stage that it judges"
         ]

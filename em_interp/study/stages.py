@@ -27,7 +27,7 @@ from em_interp.grids import (
     sufficiency_grid,
     sweep_grid,
 )
-from em_interp.judging import judge_all, ready
+from em_interp.judging import judge_all, proof, ready
 from em_interp.labels import Thing
 from em_interp.localisation import Localisation, Patching, patching_if_told
 from em_interp.models import Model, load
@@ -120,6 +120,7 @@ class Stages:
             self.spec.rubric,
             trained=(domain,) if domain else (),
             woken=self.inputs.trigger is not None,
+            proof=proof(self.inputs.judge),
         )
         return Answers(containment=found, responses=tuple(said), verdicts=tuple(verdicts))
 

@@ -10,7 +10,7 @@ from em_interp.conditions import Condition, Context, contexts
 from em_interp.containment import Containment, report
 from em_interp.generation import generate
 from em_interp.grids import sweep_grid
-from em_interp.judging import judge_all
+from em_interp.judging import judge_all, proof
 from em_interp.labels import OWN
 from em_interp.progress import Progress, silent
 from em_interp.sites import Site
@@ -138,4 +138,4 @@ def _containment(
         ).responses
     verdicts = judge_all(asker.judge, said, asker.questions)
     trained = (group.domain,) if group.domain else ()
-    return report(said, verdicts, asker.rubric, trained=trained)
+    return report(said, verdicts, asker.rubric, trained=trained, proof=proof(asker.judge))
