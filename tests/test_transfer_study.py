@@ -176,7 +176,7 @@ def test_bad_declarations_are_one_line_before_weights_load(home, capsys, no_weig
     file = home / "bad.yaml"
     for change, words in (
         ({"kind": "transfers"}, ["kind", "transfers", "did you mean 'transfer'"]),
-        ({"bases": {"a b": "llama"}}, ["bases", "a b"]),
+        ({"bases": {"a/b": "llama"}}, ["bases", "a/b"]),
         ({"bases": {"near": "lama", "far": "llama"}}, ["lama", "llama"]),
         ({"bases": {"one": "llama"}, "variants": {"only": {}}}, ["two groups"]),
         ({"methods": ["magic"]}, ["magic", "ridge"]),

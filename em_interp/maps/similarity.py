@@ -38,7 +38,7 @@ def sketch(x: Float[Tensor, "n layer d_model"], seed: int) -> Float[Tensor, "n w
         generator = torch.Generator().manual_seed(seed)
         axes = torch.randn(width, SKETCH, generator=generator, dtype=torch.float64)
         x = x.double() @ axes / SKETCH**0.5
-    return rearrange(x, "n layer axis -> n (layer axis)")
+    return rearrange(x, "n layer wide -> n (layer wide)")
 
 
 def cka_matrix(moments: JointMoments, widths: tuple[int, int]) -> Float[Tensor, "source target"]:
