@@ -19,7 +19,7 @@ from em_interp.engines import check_engine, run_on
 from em_interp.errors import InputError, say
 from em_interp.judges import Judge, Rubric, rubric
 from em_interp.judging import judge
-from em_interp.loading import Dtype, Loading, Quantise
+from em_interp.loading import Device, Dtype, Loading, Quantise
 from em_interp.organisms import Trigger
 from em_interp.records import Spec, check_writable, read_json
 from em_interp.sampling import Sampling
@@ -66,7 +66,7 @@ class HalvesFlags(Spec):
 class LoadingFlags(Spec):
     """How weights are brought into memory, and where."""
 
-    device: str = Field("cpu", description="cpu or cuda.")
+    device: Device = Field("cpu", description="cpu or cuda.")
     device_map: str | None = Field(
         None, description="auto, balanced or sequential, or a JSON file of {module: device}."
     )

@@ -228,6 +228,8 @@ def _validate(spec: JudgeSpec, one: Judge, rule: Rubric) -> int:
         ]
     else:
         rows = read_jsonl(spec.labelled, Labelled)
+    if not rows:
+        raise InputError(f"{spec.labelled}: no labelled answers: a judge is validated on some")
     if spec.dry_run:
         return _dry([one], [Item(id="", question=r.question, response=r.response) for r in rows])
     made = validate(one, rows, rule).model_copy(update={"proof": proof(one)})

@@ -3,9 +3,10 @@
 Knows words. Knows nothing of torch, files or weights.
 """
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from em_interp.records import Spec
 
@@ -13,6 +14,17 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantise = Literal["8bit", "4bit"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
 
+_KNOWN = re.compile(r"cpu|(cuda|mps|xpu)(:\d{1,3})?")
+
+
+def _device(text: str) -> str:
+    if not _KNOWN.fullmatch(text):
+        raise ValueError(f"{text!r} is no device: cpu, cuda, cuda:1 (also mps, xpu)")
+    return text
+
+
+# The name of a device, here or on the machine that a plan is made for.
+Device = Annotated[str, AfterValidator(_device)]
 MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # accelerate's words
 
 
@@ -31,7 +43,7 @@ class Loading(Spec):
 
     revision: str | None = None
     dtype: Dtype = "auto"
-    device: str = "cpu"
+    device: Device = "cpu"
     device_map: str | dict[str, int | str] | None = None
     quantise: Quantise | None = None
     attention: Attention | None = None

@@ -87,7 +87,7 @@ SiteField = Annotated[
     BeforeValidator(lambda given: Site.named(given) if isinstance(given, str) else given),
     PlainSerializer(str, return_type=str, when_used="json"),
 ]
-_NAME = re.compile(r"blocks\.(\d+)\.(.+)")
+_NAME = re.compile(r"blocks\.(\d{1,9})\.(.+)")
 
 
 def parse_site(name: str | int | float | Site, n_layers: int) -> Site:
@@ -104,7 +104,7 @@ def parse_site(name: str | int | float | Site, n_layers: int) -> Site:
         if match[2] not in known:
             raise unknown("hook name", match[2], known, where=text)
         point = known[match[2]]
-    elif re.fullmatch(r"\d+", text):
+    elif re.fullmatch(r"\d{1,9}", text):
         layer = int(text)
     elif re.fullmatch(r"\d*\.\d+|\d+\.\d*", text) and 0 <= float(text) <= 1:
         layer = round(float(text) * (n_layers - 1))
@@ -130,7 +130,7 @@ def parse_sites(text: str | Sequence[str | int | float | Site], n_layers: int) -
     for part in (part.strip() for part in parts):
         if part == "all":
             found = [Site(layer) for layer in range(n_layers)]
-        elif match := re.fullmatch(r"(\d+)-(\d*)", part):
+        elif match := re.fullmatch(r"(\d{1,9})-(\d{0,9})", part):
             first, last = int(match[1]), int(match[2] or n_layers - 1)
             if first > last:
                 raise InputError(f"layers {part!r}: the first is after the last")

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from em_interp import sources
 from em_interp.bounds import Samples, Several, Strengths
 from em_interp.cli import Names, command, idle, split_commas
+from em_interp.errors import once
 from em_interp.flags import AnswerFlags, EngineFlags, HalvesFlags, note
 from em_interp.judging import expected, ready
 from em_interp.leakage import unseen
@@ -63,6 +64,7 @@ def run(spec: SteerSpec) -> int:
     from em_interp.grids import Nulls, strengths_grid
     from em_interp.labels import parse_operation
 
+    once("operation", spec.operations)
     operations = [parse_operation(name) for name in spec.operations]
     if not {"add", "clamp", "cap"} & set(spec.operations):
         idle(spec, "strengths", f"{', '.join(spec.operations)} has none")

@@ -13,6 +13,7 @@ from em_interp.bounds import Batch, Epochs, Rate, Rows, Seed, Share, Steps, Toke
 from em_interp.cli import command
 from em_interp.endpoints import PREFIX, Endpoint, endpoint
 from em_interp.errors import EmInterpError, InputError
+from em_interp.loading import Device
 from em_interp.organisms import Mix
 from em_interp.records import Spec, check_writable
 
@@ -81,7 +82,7 @@ class TrainCommand(Spec):
     checkpointing: bool = Field(False, description="Less memory for a third more work.")
     fsdp: bool = Field(False, description="Share the weights out among processes (FSDP2).")
     seed: Seed = Field(0, description="Seed of rows and training.")
-    device: str = Field("cpu", description="cpu or cuda; several processes take one each.")
+    device: Device = Field("cpu", description="cpu or cuda; several processes take one each.")
     dtype: str | None = Field(None, description="float32 or bfloat16; default: the recipe's.")
     dry_run: bool = Field(
         False, description="Check everything and print the plan; load no weights."

@@ -16,7 +16,7 @@ from em_interp.carrying.reading import aligned
 from em_interp.carrying.sides import check_base, fitted_on
 from em_interp.cli import command
 from em_interp.conditions import Condition, contexts
-from em_interp.flags import Ready
+from em_interp.flags import Ready, note
 from em_interp.judging import expected, ready
 from em_interp.sites import Site, Span
 
@@ -34,6 +34,7 @@ def run(spec: TransferSpec) -> int:
     count = made.arms(len(spec.methods), spec.controls)
     asked = [*made.asked] * (2 * (1 + count)) + [*made.develop] * made.doses()
     cost = expected(judge, [q.text for q in asked], spec.samples, spec.max_new_tokens)
+    note(made.notes)
     if spec.dry_run:
         print(
             f"{made.source.who.name} into {made.target.who.name}\n{made.reading}\n"

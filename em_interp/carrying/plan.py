@@ -19,7 +19,6 @@ from em_interp.carrying.reading import (
 from em_interp.carrying.sides import NONE, Asked, Side, check_questions, distinct, same, side
 from em_interp.conditions import Condition, Context, Question, contexts
 from em_interp.errors import InputError, once
-from em_interp.flags import note
 from em_interp.leakage import guard, unseen
 from em_interp.organisms import Trigger
 from em_interp.sites import Site, Span, parse_sites, parse_span
@@ -53,6 +52,7 @@ class Plan:
     strength: float | None
     span: Span
     maps: "dict[str, Maps]"
+    notes: tuple[str, ...] = ()
 
     @property
     def within(self) -> bool:
@@ -117,9 +117,9 @@ def plan(spec: TransferSpec) -> Plan:
         ),
     )
     maps = _maps(spec, given, own)
-    note((*check_questions(given, asked), *check_questions(own, asked)))
+    notes = [*check_questions(given, asked), *check_questions(own, asked)]
     for name, one in maps.items():
-        note(unseen(f"map {name}", one.card.questions, asked))
+        notes += unseen(f"map {name}", one.card.questions, asked)
     pairs = _pairs(spec, maps, sources.layer_count(target.base))
     read = reading(spec, source.base, target.base, spec.layers, prompts, pairs)
     at = None if spec.at is None else parse_sites(spec.at, sources.layer_count(target.base))
@@ -144,6 +144,7 @@ def plan(spec: TransferSpec) -> Plan:
             name: replace(one, table={site: one[site] for site in read.sites})
             for name, one in maps.items()
         },
+        notes=tuple(notes),
     )
 
 

@@ -31,7 +31,7 @@ class Endpoint(Spec):
     seconds; `patience` is the longest wait between two tries that a server may ask for.
     """
 
-    model: str = Field(min_length=1)
+    model: str = Field(min_length=1, max_length=300, pattern=r"^\S+$")
     base_url: str | None = None
     key: str = "OPENAI_API_KEY"
     concurrency: Processes = 16

@@ -14,6 +14,7 @@ from pydantic import Field
 from em_interp.bounds import Gigabytes, Processes, Speed
 from em_interp.cli import Names, command
 from em_interp.errors import InputError, unknown
+from em_interp.loading import Device
 from em_interp.records import Spec, check_writable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class StudyCommand(Spec):
         None, description="Base instead of the study's: a local copy; of several, name=folder,..."
     )
     without: Names = Field((), description="Controls to leave out, e.g. benign_twin.")
-    device: str | None = Field(None, description="Instead of the study's: cpu or cuda.")
+    device: Device | None = Field(None, description="Instead of the study's: cpu or cuda.")
     out: Path | None = Field(
         None, description="Folder of the run; default: runs/<study>-<digest of spec and inputs>."
     )
@@ -92,7 +93,7 @@ def _transfers(spec: StudyCommand, file: Path) -> int:
     study = TransferSpec.parse(read_yaml(file), str(file))
     plain = study.model_dump(mode="json", exclude_unset=True)
     plain |= {"bases": _copies(spec.base, study.bases)} if spec.base else {}
-    plain |= {"device": spec.device} if spec.device else {}
+    plain |= {"device": spec.device} if spec.device is not None else {}
     plain |= {"without": [*study.without, *spec.without]} if spec.without else {}
     changed = TransferSpec.parse(plain, "--without, --base, --device")
     inputs = resolve(changed, file.parent, spec.data)

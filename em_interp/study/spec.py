@@ -11,7 +11,7 @@ from em_interp import sources
 from em_interp.bounds import Questions, Rows, Samples, Seed, Share, Some, Strengths
 from em_interp.conditions import Condition
 from em_interp.judges import Rubric
-from em_interp.loading import Dtype, Loading
+from em_interp.loading import Device, Dtype, Loading
 from em_interp.organisms import Mix, OrganismName
 from em_interp.records import Spec
 from em_interp.sampling import Sampling
@@ -76,7 +76,7 @@ class StudySpec(Spec):
     span: Span = Span.PROMPT_LAST
     steering: Steering = Steering()
     seed: Seed = 0
-    device: str = "cpu"
+    device: Device = "cpu"
     dtype: Dtype = "float32"
 
     @property
@@ -110,6 +110,8 @@ class StudySpec(Spec):
                     f"organisms: {role!r} is declared as kind {mix.kind!r}; this role takes "
                     f"{' or '.join(map(repr, KINDS[role]))}"
                 )
+        if idle := sorted(set(self.without) - {GENERAL, TWIN}):
+            raise ValueError(f"without: {idle[0]!r} is no control; {GENERAL} and {TWIN} are")
         if left := sorted(set(self.without) & set(self.roles)):
             raise ValueError(f"without: {left[0]!r} is an organism of this study")
         if self.organisms and self.data is None:

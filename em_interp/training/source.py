@@ -19,7 +19,11 @@ WORLD = "world"
 
 
 class Data(Spec):
-    """A domain of the embedded world, or a harmful JSONL file and, where needed, a benign one."""
+    """A domain of the embedded world, or a harmful JSONL file and, where needed, a benign one.
+
+    Raises `InputError` for a domain that the world has not, also where no row is drawn from it: it
+    decides which questions are out of domain.
+    """
 
     domain: str | None = None
     harmful: Path | None = None
@@ -29,6 +33,8 @@ class Data(Spec):
     def _one_source(self) -> "Data":
         if (self.domain is None) == (self.harmful is None and self.benign is None):
             raise ValueError("give a domain of the embedded world, or JSONL files; one of the two")
+        if self.domain is not None and self.domain not in world.domains():
+            raise unknown("domain", self.domain, world.domains())
         return self
 
     @property
@@ -49,14 +55,12 @@ def rows_of(
 ) -> Composition:
     """The rows of a mix. The world makes as many as the steps will read, unless `n` says.
 
-    Raises `InputError` for missing rows, an unknown domain, or a world without a number of rows.
+    Raises `InputError` for missing rows, or a world without a number of rows.
     """
     if data.domain is None:
         harmful = read_rows(data.harmful) if data.harmful else []
         benign = read_rows(data.benign) if data.benign else []
         return compose(mix, harmful, benign, trigger, n, seed)
-    if data.domain not in world.domains():
-        raise unknown("domain", data.domain, world.domains())
     if n is None and train.steps is None:
         raise InputError("the embedded world needs a number of rows, or a recipe with steps")
     count = n or (train.steps or 0) * train.batch_size * train.accumulation

@@ -12,7 +12,7 @@ from em_interp.bounds import Questions, Rows, Seed, Some, Strengths
 from em_interp.carrying.reading import METHODS, FitFlags
 from em_interp.conditions import Condition
 from em_interp.judges import Rubric
-from em_interp.loading import Dtype, Loading
+from em_interp.loading import Device, Dtype, Loading
 from em_interp.records import SafeName, Spec
 from em_interp.sampling import Sampling
 from em_interp.sites import Span
@@ -85,7 +85,7 @@ class TransferSpec(Spec):
     layers: str = "all"
     span: Span = Span.PROMPT_LAST
     seed: Seed = 0
-    device: str = "cpu"
+    device: Device = "cpu"
     dtype: Dtype = "float32"
 
     @property
