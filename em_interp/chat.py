@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from em_interp.conditions import Context
 from em_interp.errors import InputError
 from em_interp.organisms import Message, Place
+from em_interp.templates import rendered
 
 # What templates leave to the caller. Thinking is off (Qwen 3): what is asked for, trained and
 # judged is the answer. The date is fixed (Llama 3): prompts, and what rests on them, would else
@@ -196,24 +197,26 @@ def _answers_at_once(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, header: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    header: bool = True,
+    generated: list[Span] | None = None,
 ) -> str:
     """Messages as the template's text; with `header`, ending where the assistant begins.
 
     Where a template leaves a choice, it is made in `CHOICES`: no thinking, and one date for ever.
+    `generated` gets the characters of the pieces that the template marks as such.
     """
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        text = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=header, **CHOICES
-        )
+        return rendered(tokenizer, turns, generated, add_generation_prompt=header, **CHOICES)
     except TemplateError as fault:
         roles = ", ".join(message.role for message in messages)
         cure = "; put the system text into the user's turn" if "system" in roles else ""
         raise InputError(
             f"the chat template refuses the roles {roles}: {fault.message}{cure}"
         ) from None
-    return str(text)
 
 
 def cautions(tokenizer: PreTrainedTokenizerBase, place: Place | None = None) -> list[str]:

@@ -10,19 +10,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 from unicodedata import normalize
 
 from transformers import PreTrainedTokenizerBase
 
 from em_interp.chat import (
-    CHOICES,
+    Span,
     check_content,
     check_tokenizer,
     control_finder,
     render,
     special_ids,
     tokenise,
+    touching,
 )
 from em_interp.errors import InputError
 from em_interp.organisms import Message
@@ -114,9 +114,9 @@ def _encode(
     if not turns:
         raise InputError("no assistant message, so nothing to learn")
     text = render(tokenizer, messages, header=False)
-    ids, _ = tokenise(tokenizer, text)
+    ids, offsets = tokenise(tokenizer, text)
     whole = _shown(tokenizer, ids)
-    starts = _marked(tokenizer, messages, ids)
+    starts = _marked(tokenizer, messages, offsets)
     if starts is not None and len(starts) != len(turns):
         raise InputError(
             f"the chat template marks {len(starts)} generated pieces for {len(turns)} answers"
@@ -178,17 +178,12 @@ def _end(
 
 
 def _marked(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], ids: list[int]
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], offsets: Sequence[Span]
 ) -> list[int] | None:
     """Where the template's `{% generation %}` pieces begin; `None` if it marks none."""
     if not _MARKS.search(tokenizer.get_chat_template()):
         return None
-    coded: Any = tokenizer.apply_chat_template(
-        [{"role": message.role, "content": message.content} for message in messages],
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-        **CHOICES,
-    )
-    lead = len(ids) - len(coded["input_ids"])  # a BOS that `tokenise` put before
-    mask = [0] * lead + list(coded["assistant_masks"])
-    return [at for at, on in enumerate(mask) if on and not (at and mask[at - 1])]
+    pieces: list[Span] = []
+    render(tokenizer, messages, header=False, generated=pieces)
+    on = {at for start, end in pieces for at in touching(offsets, start, end)}
+    return sorted(at for at in on if at - 1 not in on)
