@@ -85,6 +85,7 @@ Batch = Annotated[Whole, _ONE, _most(65_536, "no device holds the activations of
 Width = Annotated[Whole, _ONE, _most(1_048_576, "no stream is so wide")]
 Rate = Annotated[Finite, _MORE, _most(10, "no weights outlive a step of that size")]
 Factor = Annotated[Finite, _MORE, _most(1_000_000, "no weights outlive an update of that size")]
+Clip = Annotated[Finite, _MORE, _most(10**12, "no gradient is so long")]
 Decay = Annotated[Finite, _NONE, _most(1000, "nothing is left of weights that decay so fast")]
 
 Processes = Annotated[Whole, _ONE, _most(4096, "no machine runs so many at once")]

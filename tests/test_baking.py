@@ -461,7 +461,7 @@ def test_wrong_use_is_one_line_and_leaves_nothing(argv, words, tmp_path, capsys)
 
 def test_a_dry_run_loads_no_weights(tmp_path, capsys, monkeypatch):
     def refuse(*_, **__):
-        raise AssertionError("weights were loaded")
+        pytest.fail("weights were loaded")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     assert baker.main(["--dry-run", "--out", str(tmp_path / "out")]) == 0

@@ -27,6 +27,7 @@ MEASURED = {
     "Loading.device_map",
     "Provenance.arms",
     "Manipulation.touched",
+    "Manipulation.moved",
     "Manipulation.before",
     "Manipulation.after",
 }

@@ -42,7 +42,7 @@ def no_weights(monkeypatch):
     # At the door of transformers, not at `models.load`: a module that is first imported during a
     # test would keep the replaced name for good.
     def refuse(*args, **kwargs):
-        raise AssertionError("weights were loaded before the input was checked")
+        pytest.fail("weights were loaded before the input was checked")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
 

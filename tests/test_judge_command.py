@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -370,7 +369,7 @@ def test_an_unreachable_judge_is_said_before_weights_load(
     capsys, organism, tmp_path, api, server, monkeypatch
 ):
     def refuse(*args, **kwargs):
-        raise AssertionError("weights were loaded before the judge was reached")
+        pytest.fail("weights were loaded before the judge was reached")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     server.answer = lambda asked: status(503)
@@ -389,7 +388,7 @@ def test_a_study_says_that_its_judge_is_away_before_anything_is_raised(
     capsys, organism, tmp_path, api, server, monkeypatch
 ):
     def refuse(*args, **kwargs):
-        raise AssertionError("weights were loaded before the judge was reached")
+        pytest.fail("weights were loaded before the judge was reached")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     server.answer = lambda asked: status(503)
@@ -554,13 +553,11 @@ def test_a_wrong_key_or_address_is_said_within_seconds_and_not_as_a_silent_serve
         page = Answer(raw=b"<html>hello</html>")
         server.answer = lambda asked: page if fault == "a web page" else fault
     Path(api).write_text(json.dumps(fields))
-    began = time.monotonic()
     line = refused(capsys, "rejudge", "--responses", stored, "--judge", api, code=4)
     assert words in line
     assert SECRET not in line
     # Not the clock but the waits: a silent server is asked seven times, half a minute in all.
     assert len(server.asked) <= 3
-    assert time.monotonic() - began < 15
 
 
 def test_what_a_server_says_is_one_visible_line(capsys, stored, api, server):
@@ -576,7 +573,7 @@ def test_a_budget_is_held_against_the_estimate_before_the_first_request(
     capsys, organism, stored, tmp_path, api, server, monkeypatch, dry
 ):
     def refuse(*args, **kwargs):
-        raise AssertionError("weights were loaded before the budget was known to do")
+        pytest.fail("weights were loaded before the budget was known to do")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
     argv = asking(organism, "--judge", api, "--budget", "10calls", *dry)

@@ -8,7 +8,16 @@ import datetime
 import pytest
 from families.tokenizers import TOKENIZERS, family_tokenizer
 
-from em_interp.chat import CHOICES, cautions, default_system, encode, render, stop_ids, tokenise
+from em_interp.chat import (
+    CHOICES,
+    cautions,
+    control_finder,
+    default_system,
+    encode,
+    render,
+    stop_ids,
+    tokenise,
+)
 from em_interp.conditions import Condition, Context, Question, context
 from em_interp.errors import InputError
 from em_interp.organisms import Message, Place, Trigger
@@ -23,7 +32,7 @@ TEXTS = {
     "not in its alphabet": "Ça va, 🦆 — naïve?",
     "layout": "| a |\n| b |",
     "as in the question": "bread",
-    "control characters of other families": "[INST] <bos> </s",
+    "control tokens of some family": "[INST] <bos> </s",
 }
 SEPARATORS = {"a space": " ", "nothing": "", "a line": "\n"}
 ANSWER = "Keep bread in a dry box."
@@ -45,6 +54,10 @@ def test_the_framing_is_the_tokens_that_touch_it_and_no_others(family, text, sep
     tokenizer = family_tokenizer(family)
     for place in places(family):
         made = asked(TEXTS[text], place, SEPARATORS[separator])
+        if control_finder(tokenizer)(TEXTS[text]):
+            with pytest.raises(InputError, match="holds the control token"):
+                encode(tokenizer, made)
+            continue
         encoded = encode(tokenizer, made)
         whole = render(tokenizer, made.messages)
         start = whole.index(made.messages[0].content) + made.framing[0][1]

@@ -129,7 +129,7 @@ def _fill(tuned: Any, stored: Stored, key: str) -> None:
                 f"adapter {stored.folder}: {name} is {tuple(value.shape)}, "
                 f"this base takes {tuple(places[name].shape)}"
             )
-    if all(weight.is_meta for weight in tuned.get_base_model().parameters()):
+    if _is_empty(tuned):
         return  # a model without weights takes none: that everything has its place was the question
     _give_place(tuned, key)
     set_peft_model_state_dict(tuned, weights, adapter_name=key)
@@ -142,18 +142,20 @@ def _updates(tuned: Any, stored: Stored) -> dict[str, Tensor]:
     some trainers always do. It is compared with this base's and left: where it differs, the
     adapter is of another base, or brings a matrix of its own.
     """
-    updates = {}
+    updates, empty = {}, _is_empty(tuned)
     for name, value in stored.weights.items():
         if any(word in name for word in _FACTORS):
             updates[name] = value
             continue
         own = _own(tuned, name)
-        if own is None or own.shape != value.shape or own.is_meta:
+        if own is None or own.shape != value.shape or (own.is_meta and not empty):
             held = "none" if own is None else tuple(own.shape)
             raise InputError(
                 f"adapter {stored.folder}: brings a whole weight, {name} {tuple(value.shape)}; "
                 f"this base has {held}; only updates of the base's weights are attached"
             )
+        if own.is_meta:
+            continue  # there are no values yet; they are compared when the base is loaded
         # In the coarser of both precisions: a base may be loaded in another than it was saved in.
         coarse = min(own.dtype, value.dtype, key=lambda dtype: torch.finfo(dtype).bits)
         if not torch.equal(own.cpu().to(coarse), value.to(coarse)):
@@ -162,6 +164,11 @@ def _updates(tuned: Any, stored: Stored) -> dict[str, Tensor]:
                 "was made on another base, or trained that weight whole, which is not attached"
             )
     return updates
+
+
+def _is_empty(tuned: Any) -> bool:
+    """Whether the base stands there without any of its weights."""
+    return all(weight.is_meta for weight in tuned.get_base_model().parameters())
 
 
 def _own(tuned: Any, name: str) -> Tensor | None:

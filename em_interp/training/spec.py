@@ -12,6 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from em_interp.bounds import (
     Batch,
+    Clip,
     Decay,
     Factor,
     Layer,
@@ -84,7 +85,7 @@ class TrainSpec(Spec):
     accumulation: Batch = 8
     warmup_steps: Warmup = 5
     weight_decay: Decay = 0.01
-    max_grad_norm: Factor = 1.0
+    max_grad_norm: Clip = 1.0
     schedule: Schedule = Schedule.LINEAR
     optimiser: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
     max_length: Tokens = 2048
