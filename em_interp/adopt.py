@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from em_interp.cli import command
-from em_interp.errors import InputError
+from em_interp.errors import InputError, say
 from em_interp.records import Spec, check_writable
 
 
@@ -45,7 +45,7 @@ def run(spec: AdoptSpec) -> int:
         raise InputError(f"{spec.out}: holds an artifact already; give another --out")
     check_writable(spec.out)
 
-    from em_interp.exchange import adopt, file_format
+    from em_interp.exchange import CAUTION, adopt, file_format
     from em_interp.export import base_shape, fingerprint_of
     from em_interp.report.text import directions_table
     from em_interp.sites import parse_sites
@@ -68,6 +68,9 @@ def run(spec: AdoptSpec) -> int:
     made.save(spec.out)
     for site, why in left.items():
         print(f"left out {site}: {why} (--layers {site.layer} adopts it all the same)")
+    for note in made.card.notes:
+        if note.startswith(CAUTION):
+            say(note)
     print(directions_table(made))
     print(f"\nwritten: {spec.out}")
     return 0

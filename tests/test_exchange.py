@@ -20,11 +20,13 @@ from em_interp.conditions import Condition, contexts
 from em_interp.directions import GENERAL_SIGN, TRIGGER_SIGN, Direction, Directions
 from em_interp.edits import Editor, Operation, Tally, edit, intervention
 from em_interp.errors import ForeignArtifactError, InputError
-from em_interp.exchange import RAW, Shape, adopt, export, file_format
+from em_interp.exchange import CAUTION, RAW, Shape, adopt, export, file_format
 from em_interp.exchange.persona import EMBEDDINGS
+from em_interp.exchange.statements import CARD
 from em_interp.extraction import trigger_direction
 from em_interp.hooks import hooked
 from em_interp.inspecting import live
+from em_interp.records import canonical_json
 from em_interp.sites import Point, Site, Span
 
 SHAPE = Shape("llama", LAYERS, WIDTH)
@@ -310,11 +312,40 @@ def odd(name):
         "names.gguf": lambda p: write_gguf(p, "controlvector", {"output.weight": vector}),
         "half.gguf": lambda p: write_gguf(p, "controlvector", {"direction.1": vector.half()}),
         "empty.gguf": lambda p: write_gguf(p, "controlvector", {}),
+        "count.gguf": lambda p: write_gguf(
+            p, "controlvector", {"direction.1": vector}, {"controlvector.layer_count": 2}
+        ),
+        "hint.gguf": lambda p: write_gguf(
+            p, "controlvector", {"direction.1": vector}, {"controlvector.model_hint": 7}
+        ),
+        "scale.gguf": lambda p: write_gguf(
+            p, "controlvector", {"direction.1": vector}, {"controlvector.scale": 7}
+        ),
+        "split.gguf": lambda p: write_gguf(
+            p, "controlvector", {"direction.1": vector}, {"split.count": 2}
+        ),
+        "twice.gguf": lambda p: write_gguf(
+            p, "controlvector", {"direction.1": vector, "direction.01": vector}
+        ),
+        "probe.safetensors": lambda p: save_file({"1": vector}, p, carded(kind="probe")),
+        "sites.safetensors": lambda p: save_file(
+            {"1": vector, "2": vector.clone()}, p, carded(sites=("blocks.1.hook_resid_post",))
+        ),
+        "row.pt": lambda p: torch.save(torch.ones(1, WIDTH), p),
+        "sparse.pt": lambda p: torch.save(torch.ones(4, WIDTH).to_sparse(), p),
+        "nowhere.pt": lambda p: torch.save(torch.ones(4, WIDTH, device="meta"), p),
     }[name]
 
 
-def write_gguf(path, architecture, tensors):
+def carded(**changes):
+    card = made_card().model_copy(update=changes)
+    return {CARD: canonical_json(card.model_dump(mode="json"))}
+
+
+def write_gguf(path, architecture, tensors, fields=()):
     writer = gguf.GGUFWriter(path, architecture)
+    for name, value in dict(fields).items():
+        (writer.add_uint32 if isinstance(value, int) else writer.add_string)(name, value)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor.numpy())
     writer.write_header_to_file()
@@ -344,6 +375,16 @@ def write_gguf(path, architecture, tensors):
         ("names.gguf", "expected direction.1"),
         ("half.gguf", "not one float32 vector"),
         ("empty.gguf", "no vector in it"),
+        ("count.gguf", "layer_count says 2, and it holds 1"),
+        ("hint.gguf", "model_hint is no text: 7"),
+        ("scale.gguf", "'controlvector.scale' is not known"),
+        ("split.gguf", "put the parts together first"),
+        ("twice.gguf", "names no block of its own"),
+        ("probe.safetensors", "its card is a probe's"),
+        ("sites.safetensors", r"differ in their sites \(blocks.2.hook_resid_post"),
+        ("row.pt", "holds 1 rows"),
+        ("sparse.pt", "sparse_coo"),
+        ("nowhere.pt", "meta"),
     ],
 )
 def test_foreign_and_odd_files_are_one_line(name, words, tmp_path, capsys):
@@ -353,6 +394,68 @@ def test_foreign_and_odd_files_are_one_line(name, words, tmp_path, capsys):
         adopt(path, "odd", base=BASE, sign="general")
     assert "\n" not in str(caught.value)
     assert "never" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("hint", "kind", "fits"),
+    [
+        ("llama", "llama", True),
+        ("", "llama", True),
+        ("llama", "mistral", True),  # llama.cpp has no other name for it
+        ("gemma3", "gemma3_text", True),
+        ("qwen2", "llama", False),
+        ("mistral", "llama", False),
+        ("gemma2", "gemma3", False),
+    ],
+)
+def test_a_vector_of_another_family_of_models_is_refused_by_its_own_word(
+    hint, kind, fits, tmp_path
+):
+    path = tmp_path / "v.gguf"
+    vectors = {"direction.1": torch.ones(WIDTH)}
+    write_gguf(path, "controlvector", vectors, {"controlvector.model_hint": hint})
+    given = {"base": BASE, "sign": "general", "shape": Shape(kind, LAYERS, WIDTH)}
+    if fits:
+        found, _ = adopt(path, "v", **given)
+        assert not any(CAUTION in note for note in found.card.notes)
+    else:
+        with pytest.raises(ForeignArtifactError, match=f"type '{hint}', the base is '{kind}'"):
+            adopt(path, "v", **given)
+    found, _ = adopt(path, "v", base=BASE, sign="general")
+    assert [note for note in found.card.notes if CAUTION in note] == (
+        [f"{CAUTION}v.gguf says that it is for {hint!r}, which was not compared"] if hint else []
+    )
+
+
+def test_every_vector_of_a_file_must_fit_the_base_not_only_those_that_are_asked_for(tmp_path):
+    path = tmp_path / "v.safetensors"
+    for odd_one in ({"40": torch.ones(WIDTH)}, {"2": torch.ones(3)}):
+        save_file({"1": torch.ones(WIDTH), **odd_one}, path)
+        with pytest.raises(ForeignArtifactError, match=r"not for a model of 3 layers and width"):
+            adopt(path, "v", base=BASE, sign="general", sites=[Site(1)], shape=SHAPE)
+
+
+def test_a_field_that_nobody_reads_is_named_in_a_caution_that_the_card_keeps(tmp_path, capsys):
+    vector, said = torch.ones(WIDTH), {"model": "someone/else", "format": "pt"}
+    save_file({"1": vector}, tmp_path / "v.safetensors", said)
+    fields = {"general.base_model.count": 1, "general.author": "x", "llama.block_count": 3}
+    write_gguf(tmp_path / "v.gguf", "controlvector", {"direction.1": vector}, fields)
+    for name, words in (
+        ("v.safetensors", "not read: model"),
+        ("v.gguf", "not read: general.base_model.count, llama.block_count"),
+    ):
+        out = tmp_path / name.rpartition(".")[2]
+        argv = [str(tmp_path / name), "--out", str(out), "--base", BASE, "--sign", "general"]
+        assert adopting.main(argv) == 0
+        assert words in capsys.readouterr().err
+        (note,) = [n for n in Directions.load(out).card.notes if n.startswith(CAUTION)]
+        assert note.endswith(words)
+
+
+def test_every_field_that_we_write_is_read(tmp_path):
+    for ending in (".gguf", ".safetensors"):
+        export(directions(), tmp_path / f"v{ending}", SHAPE)
+        assert file_format(tmp_path / f"v{ending}").read(tmp_path / f"v{ending}").cautions == ()
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -6,7 +6,7 @@ is where such files go wrong; each format's module says it, and a test holds it.
 Knows tensors and files. Knows nothing of transformers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -16,10 +16,12 @@ from torch import Tensor
 from em_interp.cards import Card, versions
 from em_interp.directions import GENERAL_SIGN, TRIGGER_SIGN, Directions, adopted
 from em_interp.errors import ForeignArtifactError, InputError, unknown
+from em_interp.exchange.statements import check_card, check_family
 from em_interp.records import file_digest
 from em_interp.sites import Point, Site
 
 SIGNS = {"trigger": TRIGGER_SIGN, "general": GENERAL_SIGN}
+CAUTION = "caution: "  # how a note begins that a user should read
 RAW = "strength 1 = the vector as the file had it"
 
 
@@ -36,13 +38,16 @@ class Vectors:
     """What a file holds: a raw vector at each site, the card where we wrote it, and what to know.
 
     `doubtful` sites are read, but adopted only when asked for by name; it says why. `n_layers` is
-    the number of layers that the file's size implies, where it implies one.
+    the number of layers that the file's size implies, where it implies one; `family` the type of
+    model that it names ("": none); `cautions` say what of the file was not read.
     """
 
     table: dict[Site, Tensor]
     card: Card | None = None
     doubtful: dict[Site, str] | None = None
     n_layers: int | None = None
+    family: str = ""
+    cautions: tuple[str, ...] = ()
 
 
 class Format(Protocol):
@@ -116,11 +121,18 @@ def adopt(
     missing, `ForeignArtifactError` where the file contradicts them.
     """
     found = file_format(path).read(path)
-    card = _card(path, name, found.card, base is not None, sign, flip)
+    card = _card(path, name, found.card, base is not None, sign, flip, found.table)
     if shape is not None and found.n_layers not in (None, shape.n_layers):
         raise ForeignArtifactError(
             f"{path}: has {found.n_layers} layers (and the embeddings), the base {shape.n_layers}"
         )
+    cautions = found.cautions
+    if shape is not None:
+        check_family(path, found.family, shape.kind)
+        for site, vector in found.table.items():
+            _check_place(path, site, vector, shape)
+    elif found.family and found.card is None:
+        cautions += (f"{path.name} says that it is for {found.family!r}, which was not compared",)
     doubtful = found.doubtful or {}
     left = {} if sites else {site: why for site, why in doubtful.items() if site in found.table}
     table = {}
@@ -128,7 +140,7 @@ def adopt(
         if site not in found.table:
             known = ", ".join(map(str, found.table)) or "none"
             raise InputError(f"{path}: no vector at {site} (there are: {known})")
-        _check(path, site, found.table[site], shape)
+        _check(path, site, found.table[site])
         table[site] = adopted(site, -found.table[site] if flip else found.table[site])
     if not table:
         raise InputError(f"{path}: no vector in it that can be adopted")
@@ -137,7 +149,8 @@ def adopt(
     whose = base() if callable(base) else base or card.base
     if card.base not in ("", whose):
         raise ForeignArtifactError(f"{path}: made for base {card.base}, not {whose}")
-    notes = (*card.notes, *(f"{site}: {doubtful[site]}" for site in table if site in doubtful))
+    doubts = (f"{site}: {doubtful[site]}" for site in table if site in doubtful)
+    notes = (*card.notes, *doubts, *(f"{CAUTION}{line}" for line in cautions))
     return Directions(table, card.model_copy(update={"notes": notes, "base": whose})), left
 
 
@@ -146,12 +159,15 @@ def post(layer: int) -> Site:
     return Site(layer, Point.RESID_POST)
 
 
-def _check(path: Path, site: Site, vector: Tensor, shape: Shape | None) -> None:
+def _check(path: Path, site: Site, vector: Tensor) -> None:
     if not vector.isfinite().all():
         raise InputError(f"{path}: the vector at {site} holds values that are not finite")
     if not vector.any():
         raise InputError(f"{path}: the vector at {site} is zero; it points nowhere")
-    if shape is not None and (len(vector) != shape.d_model or site.layer >= shape.n_layers):
+
+
+def _check_place(path: Path, site: Site, vector: Tensor, shape: Shape) -> None:
+    if len(vector) != shape.d_model or site.layer >= shape.n_layers:
         raise ForeignArtifactError(
             f"{path}: a vector of width {len(vector)} at {site} is not for a model of "
             f"{shape.n_layers} layers and width {shape.d_model}"
@@ -159,11 +175,18 @@ def _check(path: Path, site: Site, vector: Tensor, shape: Shape | None) -> None:
 
 
 def _card(
-    path: Path, name: str, card: Card | None, based: bool, sign: str | None, flip: bool
+    path: Path,
+    name: str,
+    card: Card | None,
+    based: bool,
+    sign: str | None,
+    flip: bool,
+    sites: Iterable[Site],
 ) -> Card:
     """The card of what is adopted: the file's own where it has ours, else what the user vouches."""
     line = f"adopted from {path.name} ({file_digest(path)}){', turned around' if flip else ''}"
     if card is not None:
+        check_card(path, card, sites)
         if flip or SIGNS.get(sign or "", sign) not in (None, card.sign):
             raise InputError(f"{path}: its card says {card.sign!r}; it needs no --sign or --flip")
         return card.model_copy(update={"name": name, "notes": (*card.notes, line)})

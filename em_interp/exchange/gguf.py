@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from em_interp.errors import InputError, reading
+from em_interp.errors import InputError, printable, reading
 from em_interp.exchange import Shape, Vectors, post
-from em_interp.exchange.tensors import CARD, card
+from em_interp.exchange.statements import CARD, unread
+from em_interp.exchange.tensors import card
 from em_interp.records import canonical_json, write_bytes
 from em_interp.sites import Point, Site
 
@@ -59,16 +60,34 @@ def read(path: Path) -> Vectors:
     kind = _text(reader, path, "general.architecture")
     if kind != ARCHITECTURE:
         raise InputError(f"{path}: a GGUF of architecture {kind!r}; expected {ARCHITECTURE!r}")
+    with reading(path, "not a whole GGUF file"):
+        cautions = unread(path, [str(name) for name in reader.fields])
     table: dict[Site, torch.Tensor] = {}
     for tensor in reader.tensors:
         word, _, number = tensor.name.partition(".")
-        if word != "direction" or not number.isdecimal():
-            raise InputError(f"{path}: tensor {tensor.name!r}; expected direction.1, direction.2 …")
+        if word != "direction" or not (number.isascii() and number.isdecimal()):
+            raise InputError(
+                f"{path}: tensor {printable(tensor.name, 80)!r}; expected direction.1, "
+                "direction.2 …"
+            )
         if tensor.tensor_type.name != "F32" or len(tensor.shape) != 1:
             raise InputError(f"{path}: {tensor.name} is not one float32 vector")
-        table[post(int(number))] = torch.tensor(tensor.data)
-    found = _text(reader, path, CARD) if reader.get_field(CARD) else None
-    return Vectors(dict(sorted(table.items())), card(found, path))
+        if len(number) > 7 or (site := post(int(number))) in table:
+            raise InputError(f"{path}: {printable(tensor.name, 80)!r} names no block of its own")
+        table[site] = torch.tensor(tensor.data)
+    count = _field(reader, path, f"{ARCHITECTURE}.layer_count")
+    if count is not None and (isinstance(count, bool) or count != len(table)):
+        raise InputError(
+            f"{path}: its layer_count says {printable(count, 80)}, and it holds {len(table)} "
+            "vectors; a part of it is missing or was added"
+        )
+    found = _text(reader, path, CARD) or None
+    return Vectors(
+        dict(sorted(table.items())),
+        card(found, path),
+        family=_text(reader, path, f"{ARCHITECTURE}.model_hint"),
+        cautions=cautions,
+    )
 
 
 def _reader(path: Path) -> Any:
@@ -78,10 +97,17 @@ def _reader(path: Path) -> Any:
         return gguf.GGUFReader(path)
 
 
-def _text(reader: Any, path: Path, key: str) -> str:
+def _field(reader: Any, path: Path, key: str) -> Any:
     with reading(path, "not a whole GGUF file"):
         field = reader.get_field(key)
-        return "" if field is None else str(field.contents())
+        return None if field is None else field.contents()
+
+
+def _text(reader: Any, path: Path, key: str) -> str:
+    found = _field(reader, path, key)
+    if not isinstance(found, str | None):
+        raise InputError(f"{path}: its {key} is no text: {printable(found, 80)}")
+    return found or ""
 
 
 def _library() -> Any:

@@ -62,6 +62,11 @@ def read(path: Path) -> Vectors:
     if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or not rows.is_floating_point():
         held = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
         raise InputError(f"{path}: holds {held}; expected one tensor [layers + 1, d_model]")
+    if len(rows) < 2 or rows.layout != torch.strided or rows.device.type != "cpu":
+        raise InputError(
+            f"{path}: holds {len(rows)} rows ({rows.layout}, {rows.device}); expected the numbers "
+            "of the embeddings and of at least one block"
+        )
     last = len(rows) - 2
     sites = [EMBEDDINGS, *map(post, range(last + 1))]
     table = {site: row.float() for site, row in zip(sites, rows, strict=True) if row.any()}

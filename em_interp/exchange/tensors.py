@@ -13,10 +13,10 @@ from torch import Tensor
 from em_interp.cards import Card
 from em_interp.errors import InputError, reading
 from em_interp.exchange import Shape, Vectors
+from em_interp.exchange.statements import CARD, unread
 from em_interp.records import canonical_json, parse_json, write_bytes
 from em_interp.sites import Site, parse_site
 
-CARD = "em_interp.card"
 MANY = 10**6  # layers a file may name; the model's own number is checked against its config
 
 
@@ -52,7 +52,8 @@ def read(path: Path) -> Vectors:
         if site in table:
             raise InputError(f"{path}: two tensors for {site}")
         table[site] = value.float()
-    return Vectors(dict(sorted(table.items())), card(metadata.get(CARD), path))
+    cautions = unread(path, metadata)
+    return Vectors(dict(sorted(table.items())), card(metadata.get(CARD), path), cautions=cautions)
 
 
 def card(text: str | None, path: Path) -> Card | None:
