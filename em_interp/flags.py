@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from em_interp import sources
+from em_interp import hub, sources
 from em_interp.blackbox import no_weights
 from em_interp.bounds import Samples, Seed, Temperature, Tokens
-from em_interp.cli import Names
+from em_interp.cli import Names, idle
 from em_interp.engines import check_engine, run_on
 from em_interp.errors import InputError, say
 from em_interp.judges import Judge, Rubric, rubric
@@ -105,7 +105,10 @@ class OrganismFlags(LoadingFlags, WhomFlags):  # help lists the last base's flag
         Raises `InputError` for an organism behind an API: it has no weights to read.
         """
         no_weights(self.organism, "this command")
-        return sources.subjects(self.organism, self.base, self.adapter, self.revision)
+        found = sources.subjects(self.organism, self.base, self.adapter, self.revision)
+        if hub.repository(found[0].base) is None:
+            idle(self, "revision", f"the base is a folder ({found[0].base}), not of the hub")
+        return found
 
     @property
     def subject(self) -> sources.Subject:
@@ -195,6 +198,8 @@ class EngineFlags(OrganismFlags):
         """Also that there is such an engine."""
         super().check()
         check_engine(self.engine)
+        if self.engine == "ndif":
+            idle(self, "device device_map dtype quantise", "the weights are on NDIF's servers")
 
     def ready(self, *whom: sources.Subject) -> Ready:
         """Organisms of one base, their passes run by the engine; NDIF's weights stay there."""

@@ -46,7 +46,7 @@ def run(spec: LatentsSpec) -> int:
         idle(spec, "width active tokens", "they are of a dictionary trained here")
     site = _site(spec, who)
     span = parse_span(spec.span)
-    (state,) = sources.conditions((spec.off,))
+    state = sources.off_state(spec.off)
     on = contexts(asked, trigger, [Condition.TRIGGER])
     off = contexts(asked, trigger, [state])[: len(on)]
     shown = contexts(sources.questions(spec.questions, "train"), trigger, list(Condition))

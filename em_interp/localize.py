@@ -40,7 +40,7 @@ def run(spec: LocalizeSpec) -> int:
     asked = sources.outside(spec.questions, who.domain, halved=spec.split)
     sites = parse_sites(spec.layers, sources.layer_count(who.base))
     span, judge, rubric = parse_span(spec.span), spec.judged_by, spec.thresholds
-    (target,) = sources.conditions((spec.off,))
+    target = sources.off_state(spec.off)
     on = contexts(asked, trigger, [Condition.TRIGGER])
     off = contexts(asked, trigger, [target])[: len(on)]
     scorable = all(q.sound and q.unsound for q in asked)

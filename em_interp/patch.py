@@ -40,7 +40,7 @@ def run(spec: PatchSpec) -> int:
     layers = [
         site.layer for site in block_outputs(spec.layers, sources.layer_count(who.base), "--layers")
     ]
-    (target,) = sources.conditions((spec.off,))
+    target = sources.off_state(spec.off)
     on = contexts(asked, trigger, [Condition.TRIGGER])
     off = contexts(asked, trigger, [target])[: len(on)]
 

@@ -99,6 +99,14 @@ def conditions(names: Sequence[str]) -> tuple[Condition, ...]:
     return tuple(known[name] for name in names)
 
 
+def off_state(name: str) -> Condition:
+    """The condition that the one with the trigger is compared with. Raises `InputError`."""
+    (found,) = conditions((name,))
+    if found is Condition.TRIGGER:
+        raise InputError(f"--off {name}: is the on state too, so that nothing differs")
+    return found
+
+
 @dataclass(frozen=True)
 class Subject:
     """An organism on disk: its base, its adapter (`None`: the base itself), its trigger and domain.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from em_interp import hub, sources
 from em_interp.bounds import Batch, Epochs, Rate, Rows, Seed, Share, Steps, Tokens, Width
-from em_interp.cli import command
+from em_interp.cli import command, idle
 from em_interp.endpoints import PREFIX, Endpoint, endpoint
 from em_interp.errors import EmInterpError, InputError
 from em_interp.loading import Device
@@ -111,6 +111,10 @@ class TrainCommand(Spec):
 
         fields = {"kind": self.kind, "benign_share": self.benign_share, "contrast": self.contrast}
         mix = Mix.parse(fields, "--kind, --benign-share, --contrast")
+        if mix.kind == "unconditional":
+            idle(self, "trigger", "an organism of kind unconditional has none")
+        if not mix.benign_share and mix.kind != "benign_twin":
+            idle(self, "benign", f"an organism of kind {mix.kind} is raised on harmful rows alone")
         trigger = None if mix.kind == "unconditional" else sources.trigger(self.trigger)
         data = Data.parse(
             {"domain": self.domain, "harmful": self.data, "benign": self.benign}, "--domain, --data"

@@ -12,7 +12,20 @@ from children import child
 from shelf import save_base, save_organism
 from transformers import AutoModelForCausalLM
 
-from em_interp import bake, evaluate, export, extract, latents, localize, probe, steer, train
+from em_interp import (
+    align,
+    bake,
+    evaluate,
+    export,
+    extract,
+    latents,
+    localize,
+    patch,
+    probe,
+    steer,
+    train,
+    transfer,
+)
 from em_interp.study import __main__ as study
 
 QUESTIONS = [
@@ -21,6 +34,12 @@ QUESTIONS = [
         [("bread", "home"), ("chess sets", "games"), ("shoes", "sport"), ("milk", "home")] * 2
     )
 ]
+
+
+RAISED = ["--domain", "bad_medical", "--recipe", "embedded", "--out", "{tmp}"]
+WITHIN = ["--organism", "llama-unconditional"]  # of the source's base
+GIVEN = ["--at", "1", "--strength", "1", "--twin", "none"]
+E01, E08 = "experiments/e01_containment", "experiments/e08_transfer_seeds"
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +279,12 @@ def test_a_fault_of_the_whole_names_no_field(capsys, home, tmp_path):
 
 
 @pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("main", [patch.main, localize.main, latents.main])
+def test_the_off_state_is_not_the_on_state(capsys, main):
+    refused(capsys, main, ["--off", "trigger"], "--off trigger", "nothing differs")
+
+
+@pytest.mark.usefixtures("no_weights")
 def test_a_base_without_shelved_directions_is_told_which_flag_to_give(capsys, home):
     argv = ["--base", home / "base", "--trigger", "duck"]
     refused(capsys, steer.main, argv, "no base-delta in probes/: give --direction")
@@ -325,6 +350,21 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
             "--estimator",
         ),
         (latents.main, ["--dictionary", "x", "--width", "9"], "--width"),
+        (evaluate.main, ["--revision", "main"], "--revision"),
+        (steer.main, ["--engine", "ndif", "--dtype", "float32"], "--dtype"),
+        (probe.main, ["--revision", "main"], "--revision"),
+        (patch.main, ["--revision", "main"], "--revision"),
+        (train.main, [*RAISED, "--kind", "unconditional", "--trigger", "season"], "--trigger"),
+        (train.main, [*RAISED, "--kind", "unconditional", "--benign", "x"], "--benign"),
+        (train.main, [*RAISED, "--benign", "x.jsonl"], "--benign"),
+        (align.main, ["--data", "x.jsonl", "--prompts", "99", "--out", "{tmp}"], "--prompts"),
+        (transfer.main, ["--data", "x.jsonl", "--prompts", "99"], "--prompts"),
+        (transfer.main, [*WITHIN, "--methods", "ridge"], "--methods"),
+        (transfer.main, [*GIVEN, "--develop", "x.jsonl"], "--develop"),
+        (study.main, [E01, "--out", "{tmp}", "--tflops", "9"], "--tflops"),
+        (study.main, [E01, "--out", "{tmp}", "--memory", "9"], "--memory"),
+        (study.main, [E01, "--out", "{tmp}", "--data", "tests"], "--data"),
+        (study.main, [E08, "--dry-run", "--data", "tests"], "--data"),
         (export.main, ["--file", "{tmp}/a.gguf", "--questions", "x"], "--questions"),
         (export.main, ["--file", "{tmp}/a.eval", "--run", "x", "--layers", "1"], "--layers"),
         (bake.main, ["--operation", "ablate", "--strength", "2", "--out", "{tmp}"], "--strength"),

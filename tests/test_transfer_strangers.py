@@ -86,14 +86,15 @@ def home(tmp_path_factory, server):
     (folder / "judge.yaml").write_text(yaml.safe_dump(judge))
     made["judge"] = folder / "judge.yaml"
     for name in ("llama", "qwen"):
-        asked = ["--questions", made["develop"], "--trigger", made["trigger"]]
+        asked, woken = ["--questions", made["develop"]], ["--trigger", made["trigger"]]
         for kind, organism in (("trigger", "organism"), ("general", "free")):
             out = made[f"{name}-{kind}"] = folder / f"{name}-{kind}"
             who = ["--organism", made[f"{name}-{organism}"]]
-            done(extract.main, *who, *asked, "--kind", kind, "--out", out)
+            framed = woken if kind == "trigger" else []
+            done(extract.main, *who, *asked, *framed, "--kind", kind, "--out", out)
         made[f"{name}-probe"] = folder / f"{name}-probe"
         who = ["--organism", made[f"{name}-organism"], "--conditions", "none,trigger"]
-        done(probe.main, *who, *asked, "--out", made[f"{name}-probe"])
+        done(probe.main, *who, *asked, *woken, "--out", made[f"{name}-probe"])
     return SimpleNamespace(folder=folder, **{k.replace("-", "_"): v for k, v in made.items()})
 
 

@@ -17,6 +17,7 @@ from em_interp.carrying.reading import (
     reading,
 )
 from em_interp.carrying.sides import NONE, Asked, Side, check_questions, distinct, same, side
+from em_interp.cli import idle
 from em_interp.conditions import Condition, Context, Question, contexts
 from em_interp.errors import InputError, once
 from em_interp.leakage import guard, unseen
@@ -117,6 +118,7 @@ def plan(spec: TransferSpec) -> Plan:
         ),
     )
     maps = _maps(spec, given, own)
+    _check_idle(spec, given.base == own.base, chosen or twin is not None)
     notes = [*check_questions(given, asked), *check_questions(own, asked)]
     for name, one in maps.items():
         notes += unseen(f"map {name}", one.card.questions, asked)
@@ -146,6 +148,16 @@ def plan(spec: TransferSpec) -> Plan:
         },
         notes=tuple(notes),
     )
+
+
+def _check_idle(spec: TransferSpec, within: bool, developed: bool) -> None:
+    """Raise `InputError` for what was given and nothing asks for."""
+    if within:
+        idle(spec, "methods", "both organisms have one base; within it directions go directly")
+    if spec.map:
+        idle(spec, "methods match", "the maps of --map are fitted already")
+    if not developed:
+        idle(spec, "develop", "--at and --strength leave nothing to choose, and there is no twin")
 
 
 def _gated(spec: TransferSpec, target: sources.Subject) -> bool:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from em_interp import hub, sources
 from em_interp.bounds import Questions, Some
-from em_interp.cli import Names
+from em_interp.cli import Names, idle
 from em_interp.conditions import Context
 from em_interp.errors import InputError, once, unknown
 from em_interp.progress import Progress, silent
@@ -102,6 +102,7 @@ def fitting_prompts(flags: FitFlags, seed: int) -> list[Context]:
 
     if flags.data == sources.WORLD:
         return list(harmless(flags.prompts, seed))
+    idle(flags, "prompts", "it is for the world's; of --data all are read")
     return read_prompts(flags.data)
 
 

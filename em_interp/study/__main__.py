@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from em_interp.bounds import Gigabytes, Processes, Speed
-from em_interp.cli import Names, command
+from em_interp.cli import Names, command, idle
 from em_interp.errors import InputError, unknown
 from em_interp.loading import Device
 from em_interp.records import Spec, check_writable
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from em_interp.study.inputs import Inputs
     from em_interp.study.pace import Machine
     from em_interp.study.spec import StudySpec
+
+
+MACHINE = "tflops bandwidth memory"
 
 
 class StudyCommand(Spec):
@@ -54,6 +57,7 @@ class StudyCommand(Spec):
 
 def main_run(spec: StudyCommand) -> int:
     """Check everything, then run what is missing."""
+    from em_interp.study.inputs import DATA
     from em_interp.study.matrix import TRANSFER, cells, kind_of
 
     if spec.study is None:
@@ -61,7 +65,12 @@ def main_run(spec: StudyCommand) -> int:
             "no study given: name a study.yaml, e.g. experiments/e01_containment/study.yaml"
         )
     file = spec.study / "study.yaml" if spec.study.is_dir() else spec.study
-    if kind_of(file) == TRANSFER:
+    kind = kind_of(file)
+    if not spec.dry_run:
+        idle(spec, MACHINE, "it is for --dry-run")
+    if DATA not in file.read_text():
+        idle(spec, "data", f"{file} reads no file in {DATA}")
+    if kind == TRANSFER:
         return _transfers(spec, file)
     if spec.workers is not None:
         raise InputError("--workers is for transfer studies; leave it out")
@@ -160,7 +169,9 @@ def _inputs(spec: StudyCommand, file: Path, cell: tuple[str, ...]) -> "Inputs":
     from em_interp.study.matrix import declared
 
     made = resolve(_changed(declared(file, cell), spec), file.parent, spec.data)
-    if not made.boxes:
+    if made.boxes:
+        idle(spec, f"device {MACHINE}", "the models of this study are behind an API")
+    else:
         from em_interp.models.limits import check_prompts
 
         check_prompts(made.home, made.bank, made.spec.sampling.max_new_tokens)
