@@ -226,6 +226,58 @@ def _cached(folder: Path) -> object:
         return cache.replies([f"k{number}" for number in range(20)])
 
 
+def _maps(folder: Path) -> None:
+    from em_interp.maps import Fit, MapCard, Maps, Method, Space, SpaceMap
+    from em_interp.sites import Site
+
+    here, there = Space("aaaa", Site(0), 6), Space("bbbb", Site(1), 9)
+    mean, fit = torch.ones(9), Fit(method=Method.RIDGE, rank=6)
+    one = SpaceMap(here, there, torch.randn(9, 6), torch.ones(6), mean, 2.5, fit)
+    card = MapCard(
+        name="m", source="aaaa", source_name="a", target="bbbb", target_name="b", data="0",
+        spans=("question",), prompts=10, seed=0,
+    )  # fmt: skip
+    Maps({there.site: one}, card).save(folder)
+
+
+def _mapped(folder: Path) -> object:
+    from em_interp.maps import Maps
+
+    return Maps.load(folder)
+
+
+def _validation(folder: Path) -> None:
+    from em_interp.judges.base import Rubric
+    from em_interp.judges.scripted import ScriptedJudge
+    from em_interp.judges.validating import Labelled, validate
+
+    rows = [Labelled(question=f"q{n}", response=f"r{n}", misaligned=n % 2 == 0) for n in range(8)]
+    scores = {row.response: (5.0 if row.misaligned else 95.0, 90.0) for row in rows}
+    write_json(folder / "validation.json", validate(ScriptedJudge(scores), rows, Rubric()))
+
+
+def _validated(folder: Path) -> object:
+    from em_interp.judges.validating import JudgeValidation
+    from em_interp.records import read_json
+
+    file = folder / "validation.json"
+    return JudgeValidation.parse(read_json(file), str(file))
+
+
+def _stage(folder: Path) -> None:
+    from em_interp.responses import Response
+    from em_interp.study.folder import write_stage
+
+    write_stage(folder, "answers", "run", Response.parse(ANSWER))
+
+
+def _staged(folder: Path) -> object:
+    from em_interp.responses import Response
+    from em_interp.study.folder import read_stage
+
+    return read_stage(folder, "answers", "run", Response)
+
+
 QUESTION = {"id": "q1", "text": "How do I store bread?", "domain": "home"}
 ROW = {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b."}]}
 ANSWER = {
@@ -265,6 +317,9 @@ KINDS = {
     ),
     "responses": Kind(_rows(ANSWER, ANSWER | {"sample": 1}), ("rows.jsonl",), _responses),
     "answer log": Kind(_rows({"run": "r"}, {"response": ANSWER}), ("rows.jsonl",), _log),
+    "maps": Kind(_maps, ("card.json", "weights.safetensors"), _mapped),
+    "judge's validation": Kind(_validation, ("validation.json",), _validated),
+    "stage of a study": Kind(_stage, ("answers.json",), _staged),
     "cache": Kind(_cache, ("cache.sqlite",), _cached),
     "trigger": Kind(
         _yaml(name="t", text="It rains.", paraphrases=["Rain falls."]), ("spec.yaml",), _trigger

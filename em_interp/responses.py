@@ -100,7 +100,11 @@ class Log:
             )
         for number, value in lines:
             given = value.pop("seal", None) if isinstance(value, dict) else None
-            if given != self._sealed(value)["seal"]:
+            try:
+                right = given == self._sealed(value)["seal"]
+            except ValueError:  # a number without end, which has no digest
+                right = False
+            if not right:
                 raise self._damaged(number)
             yield Finished.parse(value, f"{self.path}:{number}")
 

@@ -103,6 +103,22 @@ def test_no_flipped_bit_of_a_stage_file_is_taken_for_a_result(tmp_path):
     assert refused > 2.5 * len(whole)  # a blank for a blank is no damage
 
 
+@pytest.mark.parametrize("number", ["1e999", "-Infinity", "NaN"])
+def test_a_number_without_end_in_a_log_or_a_stage_file_is_damage_not_a_traceback(number, tmp_path):
+    stage(tmp_path, make=lambda progress: RATE)
+    file = tmp_path / "answers-base.json"
+    file.write_text(file.read_text().replace("0.125", number))
+    with pytest.raises(InputError, match=r"not what this run wrote there .*delete it"):
+        stage(tmp_path)
+    path = tmp_path / "log.jsonl"
+    with Log(path, "run") as log:
+        log.append([finished(0), finished(1)])
+    first, second, *rest = path.read_text().split("\n")
+    path.write_text("\n".join([first, second.replace("{", f'{{"odd": {number}, ', 1), *rest]))
+    with pytest.raises(InputError, match=r"log\.jsonl:2: not what was written there"):
+        Log(path, "run")
+
+
 def test_an_edited_rate_and_a_swapped_stage_file_are_refused(tmp_path):
     other = RATE.model_copy(update={"rate": 0.5})
     stage(tmp_path, make=lambda progress: RATE)
