@@ -96,7 +96,7 @@ def counted(home):  # noqa: F811
         wrap(responses.Log, "append", lambda _, log, rows: sampled.update({now[-1]: len(rows)}))
         wrap(
             capture,
-            "encode_many",
+            "encoded",
             lambda made, *_: read.update({now[-1]: sum(len(one.ids) for one in made)}),
         )
         wrap(Store, "model", lambda _, store, *__: held.update({now[-1]: tuple(store._loaded)}))

@@ -117,6 +117,12 @@ def asking(home):
     ]
 
 
+def settled(given, at):
+    """Flags with a dose that needs no questions to be chosen on."""
+    which = given.index("--develop")
+    return [*given[:which], *given[which + 2 :], "--at", at, "--strength", "1"]
+
+
 def answered(folder):
     data = json.loads((folder / "transfer.json").read_text())
     about = {name: data.pop(name) for name in ("source", "similarity")}
@@ -193,7 +199,7 @@ def test_an_adapter_without_a_card_can_be_said_to_have_no_gate(home, tmp_path):
     """The other organism of one base: directions go directly, into the base of the target."""
     argv = ["--source", home.qwen_organism, "--organism", home.qwen_free, "--unconditional"]
     argv += ["--direction", home.qwen_trigger, "--general", "none"]
-    argv += ["--own-general", home.qwen_general, *asking(home), "--at", "3", "--strength", "1"]
+    argv += ["--own-general", home.qwen_general, *settled(asking(home), "3")]
     done(transfer.main, *argv, "--out", tmp_path)
     found, _ = answered(tmp_path)
     assert [(c.thing.value, c.via) for c in found.cells if not c.null] == [
@@ -324,7 +330,7 @@ TRANSFER = [
     ("--own {short} --own-general none", ["no direction at blocks.0", "--layers"]),
     ("--at 1 --strength 1 --layers 2,3", ["--at blocks.1", "none of the sites"]),
     ("--at 9 --strength 1", ["layer 9 is out of range"]),
-    ("--strength 0", ["--strength", "greater than 0"]),
+    ("--strength 0", ["--strength", "changes nothing"]),
     ("--strength nan", ["--strength", "finite"]),
     ("--map nowhere", ["unknown map 'nowhere'"]),
     ("--map {back}", ["goes from base"]),
@@ -350,6 +356,7 @@ def over(given, argv, home, wrong):
     known = vars(home) | vars(wrong)
     mine = argv.format(**known).split()
     named = {flag for flag in mine if flag.startswith("--")}
+    named |= {"--develop"} if {"--at", "--strength"} <= named else set()  # nothing to choose
     pairs = zip(given[::2], given[1::2], strict=True)
     return [*(x for pair in pairs if pair[0] not in named for x in pair), *mine]
 
@@ -371,6 +378,6 @@ def test_directions_of_other_weights_are_refused_when_they_are_there(home, capsy
     given = flags(home)
     at, other = given.index("--own"), given.index("--own-general")
     given[at + 1], given[other + 1] = home.llama_trigger, home.llama_general
-    given += ["--at", "1", "--strength", "1", "--layers", "0-2"]
+    given = [*settled(given, "1"), "--layers", "0-2"]
     assert transfer.main([str(one) for one in given]) == 2
     assert "organism, delta: direction" in capsys.readouterr().err
