@@ -196,6 +196,13 @@ def _transfers(folder: Path) -> object:
     return resolve(TransferSpec.parse(read_yaml(file), str(file)), folder, None)
 
 
+def _logged(folder: Path) -> None:
+    from em_interp.responses import Finished, Log, Response
+
+    with Log(folder / "rows.jsonl", "r") as log:
+        log.append([Finished(response=Response.parse(ANSWER))])
+
+
 def _log(folder: Path) -> object:
     from em_interp.responses import Log
 
@@ -316,7 +323,7 @@ KINDS = {
         _rows({"question": "q", "response": "r", "misaligned": True}), ("rows.jsonl",), _labelled
     ),
     "responses": Kind(_rows(ANSWER, ANSWER | {"sample": 1}), ("rows.jsonl",), _responses),
-    "answer log": Kind(_rows({"run": "r"}, {"response": ANSWER}), ("rows.jsonl",), _log),
+    "answer log": Kind(_logged, ("rows.jsonl",), _log),
     "maps": Kind(_maps, ("card.json", "weights.safetensors"), _mapped),
     "judge's validation": Kind(_validation, ("validation.json",), _validated),
     "stage of a study": Kind(_stage, ("answers.json",), _staged),

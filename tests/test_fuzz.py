@@ -1,5 +1,6 @@
 """A slice of `python -m benchmarks.fuzz`: files gone wrong end in one line, or are taken."""
 
+import shutil
 from collections import Counter
 
 import pytest
@@ -23,6 +24,11 @@ def test_a_file_gone_wrong_is_taken_or_refused_in_one_line(good, name):
     tally = fuzz.fuzz([name], count, 7, good)
     assert tally.findings == {}
     assert tally.taken[name] + tally.refused[name] == count
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in SLOW])
+def test_the_sample_that_is_spoilt_is_a_good_one(good, name, tmp_path):
+    KINDS[name].read(shutil.copytree(good[name], tmp_path / "copy"))
 
 
 def test_a_reader_that_lets_a_library_speak_is_found(good, monkeypatch):
