@@ -91,7 +91,9 @@ class Log:
 
     def _read(self, run: str) -> Iterator[Finished]:
         lines = self._lines()
-        number, first = next(lines)
+        number, first = next(lines, (1, None))  # blank lines alone are damage too
+        if first is None:
+            raise self._damaged(number)
         header = Run.parse(first, f"{self.path}:{number}")
         if header.run != run:
             raise InputError(

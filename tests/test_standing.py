@@ -119,6 +119,12 @@ def test_a_number_without_end_in_a_log_or_a_stage_file_is_damage_not_a_traceback
         Log(path, "run")
 
 
+def test_a_log_of_blank_lines_is_damage_not_a_traceback(tmp_path):
+    (tmp_path / "log.jsonl").write_text("\n \n")
+    with pytest.raises(InputError, match=r"log\.jsonl:1: not what was written there"):
+        Log(tmp_path / "log.jsonl", "run")
+
+
 def test_an_edited_rate_and_a_swapped_stage_file_are_refused(tmp_path):
     other = RATE.model_copy(update={"rate": 0.5})
     stage(tmp_path, make=lambda progress: RATE)
