@@ -187,7 +187,9 @@ def items(count):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "mode", "count"), [(TEXTS, "sampled", 1000), (TOKENS, "logprobs", 210)]
+    # Two requests an answer: a thousand are asked, and each shape comes several times.
+    ("shapes", "mode", "count"),
+    [(TEXTS, "sampled", 500), (TOKENS, "logprobs", 105)],
 )
 def test_as_many_verdicts_as_answers_whatever_the_replies_and_a_cache_that_reads(
     tmp_path, shapes, mode, count
