@@ -23,7 +23,7 @@ from em_interp.report.style import (
 from em_interp.study.results import Findings
 from em_interp.trials import Row, Trial
 
-LEFT = 0.27
+LEFT = 0.33
 
 
 def named(label: Label) -> str:
@@ -71,7 +71,7 @@ def figure_of(trial: Trial) -> Figure:
     gap = 0.03
     width = (0.985 - LEFT - gap * (len(shown) - 1)) / len(shown)
     highs = [row.em.high for row in trial.rows if row.em]
-    right = min(1.0, max([*highs, 0.05])) * 1.55
+    right = min(1.0, max([*highs, 0.05])) * 2.05
     for number, condition in enumerate(shown):
         axes = figure.add_axes(
             (LEFT + number * (width + gap), 0.46 / height, width, 0.26 * len(names) / height)
@@ -129,8 +129,9 @@ def picture(found: Findings) -> Picture | None:
             f"Mean-ablation sets the coordinate along the direction to its value {off}, "
             "zero-ablation to zero. Dashed: nothing removed (asked again here, with fewer samples "
             "than in Figure 1). Hatched: null directions: random of the same norm, drawn from the "
-            "stream’s covariance, matched (moves each token as far as δ’s removal does, along a "
-            "random direction). Behind each name: mean |x·u − off|, how far a token is moved."
+            "stream’s covariance, matched (at each layer moves a token as far as removing δ there "
+            "would, along a random direction; over several layers that adds up). Behind each name: "
+            "mean |x·u − off|, how far a token is moved."
         ),
         otherwise=(
             "Were the direction not what carries the misalignment, its bars would end at the "
