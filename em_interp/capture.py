@@ -25,6 +25,7 @@ from em_interp.progress import Progress, silent
 from em_interp.sites import Point, Site, Span
 
 AGAIN, OTHERS = 32, 5  # contexts that are run again to measure noise, and how many at a time
+TWICE = 2  # passes over each of them: as `moments` batches them, and otherwise
 ENCODED = 1024  # prompts held at once: enough of like length to fill batches, few enough to forget
 
 
@@ -162,17 +163,22 @@ def moments(
     return total
 
 
+def again(contexts: Sequence[Context]) -> Sequence[Context]:
+    """The contexts that `batch_noise` reads, each `TWICE`."""
+    return contexts[:AGAIN]
+
+
 @torch.inference_mode()
 def batch_noise(
     model: Model, contexts: Sequence[Context], sites: Sequence[Site], span: Span
 ) -> list[float]:
     """Noise of a mean activation that batching makes, per site (see `floors.batch_noise`).
 
-    The same contexts (at most `AGAIN`) in two batchings: as `moments` makes them, and in other
+    The same contexts (see `again`) in two batchings: as `moments` makes them, and in other
     company behind more padding. What a pass gives for a row depends on both, in bfloat16 by a
     hundredth of it.
     """
-    prompts = encoded(model, contexts[:AGAIN])
+    prompts = encoded(model, again(contexts))
     first = torch.empty(len(prompts), len(sites), shared_width(model, sites))
     second = torch.empty_like(first)
     for rows, pooled in _stream(model, prompts, sites, span, None, silent):

@@ -95,6 +95,11 @@ def _refine(
     return mean.with_unit(fitted.weight)
 
 
+def drawn_over(contexts: Sequence[Context]) -> Sequence[Context]:
+    """The contexts that `covariance_draws` reads: at most `PROMPTS`, spread over those given."""
+    return contexts[:: -(-len(contexts) // PROMPTS)]
+
+
 @torch.inference_mode()
 def covariance_draws(
     model: Model,
@@ -108,11 +113,11 @@ def covariance_draws(
     """Vectors drawn from the covariance of the stream over prompts' tokens, by site.
 
     A draw is a sum over tokens of z (x - mean) with z ~ N(0, 1): exact for the covariance of those
-    tokens, which is never formed. At most `PROMPTS` contexts, spread over those given, and
-    `TOKENS` tokens of each; the first token is left out, whose activation is massive on many
-    models and the same everywhere.
+    tokens, which is never formed. Of the contexts those that `drawn_over` names, and `TOKENS`
+    tokens of each; the first token is left out, whose activation is massive on many models and
+    the same everywhere.
     """
-    some = contexts[:: -(-len(contexts) // PROMPTS)]
+    some = drawn_over(contexts)
     generator = torch.Generator().manual_seed(seed)
     weighed = torch.zeros(draws, len(sites), shared_width(model, sites), dtype=torch.float64)
     total, weights, count = torch.zeros(weighed.shape[1:]).double(), torch.zeros(draws).double(), 0

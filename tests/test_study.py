@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ import yaml
 from children import child, wait_until
 from shelf import save_base
 
-from em_interp import world
+from em_interp import capture, localisation, scoring, world
 from em_interp.models.sizes import size
+from em_interp.patching import copying
 from em_interp.study import __main__ as study
 from em_interp.study.estimates import MACHINES, Estimator
+from em_interp.study.folder import RunFolder
 from em_interp.study.inputs import resolve
 from em_interp.study.matrix import cells, declared
 from em_interp.study.showing import reader
@@ -57,11 +60,42 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(home):
+def counted(home):
+    """An uninterrupted run, and the tokens it read by stage: all but what answers were asked."""
+    out, read, now = home / "whole", Counter(), [""]
+    with pytest.MonkeyPatch.context() as patch:
+
+        def count(owner, name, tokens):
+            real = getattr(owner, name)
+
+            def wrapped(*args, **more):
+                read.update({now[-1]: tokens(*args)})
+                return real(*args, **more)
+
+            patch.setattr(owner, name, wrapped)
+
+        def forced(_, prompts, answers, *__):
+            return sum(map(len, answers)) + sum(len(one.ids) for one in prompts)
+
+        for name in ("pool", "states"):
+            count(capture, name, lambda _, batch, *__: int(batch.mask.sum()))
+        for owner in (scoring, copying):
+            count(owner, "teacher_forced", forced)
+        count(localisation, "streams", lambda _, prompts, *__: sum(len(p.ids) for p in prompts))
+        begin = RunFolder.run
+        patch.setattr(
+            RunFolder,
+            "run",
+            lambda self, name, *rest: (now.append(name), begin(self, name, *rest))[1],
+        )
+        assert study.main([str(home / "study.yaml"), "--out", str(out)]) == 0
+    return out, read
+
+
+@pytest.fixture(scope="module")
+def whole(counted):
     """An uninterrupted run."""
-    out = home / "whole"
-    assert study.main([str(home / "study.yaml"), "--out", str(out)]) == 0
-    return out
+    return counted[0]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -187,6 +221,17 @@ def test_the_plan_counts_what_the_run_asks(home, whole):
         card = json.loads((whole / f"organism-{role}.json").read_text())
         seen = card["tokens"] * card["steps"] * card["effective_batch"] / card["rows"]
         assert stages[f"organism-{role}"].read == int(seen)
+
+
+def test_tokens_that_a_run_reads_are_the_plans(home, counted):
+    inputs = resolve(declared(home / "study.yaml", ()), home)
+    made = Estimator(inputs, size(inputs.base), MACHINES["cpu"], reader(inputs.base))
+    read = counted[1]
+    for name in ("directions", "margins", "probing", "sweep", "ablation", "steering"):
+        assert sum(made._lengths(name)) == read[name], name
+    found = json.loads((counted[0] / "localisation.json").read_text())["patching"]
+    planned, apart = sum(made._lengths("localisation")), sum(made._shift)
+    assert planned == read["localisation"] if found else apart < read["localisation"] < planned
 
 
 def test_a_matrix_lays_options_over_the_common_fields(home, tmp_path, capsys):

@@ -94,11 +94,12 @@ def counted(home):  # noqa: F811
             lambda self, name, *rest: (now.append(name), begin(self, name, *rest))[1],
         )
         wrap(responses.Log, "append", lambda _, log, rows: sampled.update({now[-1]: len(rows)}))
-        wrap(
-            capture,
-            "encoded",
-            lambda made, *_: read.update({now[-1]: sum(len(one.ids) for one in made)}),
-        )
+        for name in ("pool", "states"):  # the two passes that capture makes
+            wrap(
+                capture,
+                name,
+                lambda _, model, batch, *__: read.update({now[-1]: int(batch.mask.sum())}),
+            )
         wrap(Store, "model", lambda _, store, *__: held.update({now[-1]: tuple(store._loaded)}))
         assert study.main([str(file), "--out", str(home / "counted"), "--workers", "1"]) == 0
     return sampled, read, held

@@ -192,6 +192,7 @@ def test_bad_declarations_are_one_line_before_weights_load(home, capsys, no_weig
         ({"fitting": {"data": "asked.jsonl"}}, ["holds the question"]),
         ({"fitting": {"prompts": 2}}, ["prompts", "16"]),
         ({"layers": "0,3"}, ["3", "out of range"]),
+        ({"sampling": {"max_new_tokens": 9999}}, ["question", "model's context", "9999 new"]),
         ({"variants": {"first": {}, "second": {"trigger": "goose"}}}, ["goose", "duck"]),
         ({"variants": {"first": {}, "second": {"train": {"sead": 1}}}}, ["sead"]),
     ):
@@ -201,8 +202,14 @@ def test_bad_declarations_are_one_line_before_weights_load(home, capsys, no_weig
     refused(capsys, study.main, [good, "--cell", "a"], "--cell", "leave it out")
     refused(capsys, study.main, [good, "--workers", "0"], "workers")
     nowhere = ["--device", "nowhere", "--out", str(home / "no")]
-    refused(capsys, study.main, [good, *nowhere], "device 'nowhere'")
-    refused(capsys, study.main, ["experiments/e01_containment", *nowhere], "device 'nowhere'")
+    refused(capsys, study.main, [good, *nowhere], "--device", "'nowhere' is no device")
+    refused(
+        capsys,
+        study.main,
+        ["experiments/e01_containment", *nowhere],
+        "--device",
+        "'nowhere' is no device",
+    )
     assert not (home / "no").exists()
     refused(capsys, study.main, [good, "--base", "llama"], "name=folder", "far, near")
     refused(capsys, study.main, [good, "--base", "nera=llama"], "nera", "'near'")

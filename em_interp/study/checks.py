@@ -13,6 +13,7 @@ from typing import Any
 from em_interp import sources
 from em_interp.errors import InputError, say
 from em_interp.loading import Loading
+from em_interp.models.limits import check_prompts
 from em_interp.organisms import Trigger
 from em_interp.study.inputs import Inputs
 from em_interp.study.spec import KINDS
@@ -23,7 +24,7 @@ ACCELERATORS = ("cuda", "mps", "xpu")
 
 
 def check(inputs: Inputs, *, planned: bool = False) -> None:
-    """A containment study: its base, the organisms that are there, and those it will raise.
+    """A containment study: its base, its prompts, the organisms there, and those it will raise.
 
     `planned`: a dry run, which may be of a study for another machine (see `_how`).
     """
@@ -33,6 +34,7 @@ def check(inputs: Inputs, *, planned: bool = False) -> None:
         declared(role, folder, inputs.home, inputs.trigger, f"existing: {role}")
     how = _how(inputs.spec.loading, planned)
     if loadable(inputs.home, list(inputs.existing.items()), how, planned):
+        check_prompts(inputs.home, inputs.bank, inputs.spec.sampling.max_new_tokens)
         for role, rows in inputs.rows.items():
             raisable(inputs.home, rows, inputs.train, how, f"organisms: {role}")
 
@@ -138,7 +140,11 @@ def check_groups(inputs: Any, *, planned: bool = False) -> None:
             for role, folder in group.existing.items():
                 where = f"existing: {base}, {group.variant}, {role}"
                 declared(role, folder, group.home, group.trigger, where)
-        whole = loadable(groups[0].home, list(there.items()), how, planned)
-        for group in groups if whole else ():
+        if not loadable(groups[0].home, list(there.items()), how, planned):
+            continue
+        check_prompts(groups[0].home, inputs.prompts)
+        for group in groups:
+            asked = inputs.bank(group, *spec.conditions)
+            check_prompts(group.home, asked, spec.sampling.max_new_tokens)
             for role, rows in group.rows.items():
                 raisable(group.home, rows, group.train, how, f"{group.name}, {role}")

@@ -4,11 +4,15 @@ Counts of answers and verdicts are exact: they are the plan's. What each costs i
 `pace`, which transfer studies share.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from em_interp.conditions import Condition
+from em_interp.capture import TWICE, again
+from em_interp.conditions import Condition, Context
+from em_interp.extraction import drawn_over
 from em_interp.models.sizes import Size, stored_dtype
+from em_interp.patching.copying import Group
 from em_interp.study import plan
 from em_interp.study.inputs import Inputs
 from em_interp.study.pace import MACHINES, Machine, Pace, Stage, adapter
@@ -59,9 +63,7 @@ class Estimator:
         }[name]
         sampling = inputs.spec.sampling.model_copy(update={"samples": inputs.spec.steering.samples})
         made = self._pace.sampling(name, banks, plan.trials(inputs)[name], sampling)
-        if name != "localisation":
-            return made
-        passes = self._pace.passes(name, sum(self._lengths("patching")))
+        passes = self._pace.passes(name, sum(self._lengths(name)))
         return made.model_copy(
             update={"seconds": made.seconds + passes.seconds, "read": made.read + passes.read}
         )
@@ -72,27 +74,46 @@ class Estimator:
         """Tokens of each pass that a stage makes over prompts (and answers, where it scores)."""
         inputs, layers = self.inputs, len(self.inputs.sites)
         outside = inputs.outside
+        if name == "sweep":
+            return []
         if name == "directions":
-            lengths = []
-            if plan.DELTA in plan.axes(inputs):
-                both = (Condition.TRIGGER, Condition.NONE)
-                lengths += self.reader.prompts(inputs.ask(inputs.develop, *both))
+            lengths = self._shift if plan.DELTA in plan.axes(inputs) else []
             if plan.G in plan.axes(inputs):
-                lengths += 2 * self.reader.prompts(inputs.ask(inputs.develop, Condition.NONE))
+                bare = inputs.ask(inputs.develop, Condition.NONE)
+                lengths = lengths + 2 * self.reader.prompts(bare) + self._noise(bare)
             return lengths
         if name == "probing":  # the organism and the base
-            return 2 * self.reader.prompts(inputs.ask(outside, *inputs.spec.conditions))
+            read = 2 * self.reader.prompts(inputs.ask(outside, *inputs.spec.conditions))
+            return read + self._noise(inputs.ask(outside, Condition.NONE))
+        if name in ("ablation", "steering"):  # null directions are drawn from the stream
+            conditions = plan.ablated_conditions(inputs)
+            return self.reader.prompts(drawn_over(inputs.ask(inputs.develop, *conditions)))
         said = self.reader.texts([text for q in outside for text in (q.sound, q.unsound)])
         if name == "margins":
             bank = inputs.ask(outside, *inputs.spec.conditions)
             pairs = self.reader.prompts(bank)
             each = sum(said) * len(bank) // len(outside)
             return len(plan.roles(inputs)) * [2 * sum(pairs) + each]
-        assert name == "patching"
+        assert name == "localisation"
+        lengths = self._shift if len(plan.axes(inputs)) == 2 else []  # the base's own trigger shift
         if inputs.trigger is None or "margins" in plan.skipped(inputs):
-            return []
+            return lengths
+        target = plan.patched(inputs)
         on = self.reader.prompts(inputs.ask(outside, Condition.TRIGGER))
-        return (2 + 5 * layers) * [2 * sum(on) + sum(said)]
+        off = self.reader.prompts(inputs.ask(outside, target)[: len(on)])
+        groups = len(Group) - (target is Condition.NONE)  # which has no framing to copy into
+        plain = 3 * sum(on) + sum(said)  # log-odds, and what is copied
+        return [*lengths, plain, *(1 + groups * layers) * [2 * sum(off) + sum(said)]]
+
+    @cached_property
+    def _shift(self) -> list[int]:
+        """Tokens of the development prompts with the trigger, without it, and for its noise."""
+        ask = self.inputs.ask
+        on, off = (ask(self.inputs.develop, c) for c in (Condition.TRIGGER, Condition.NONE))
+        return self.reader.prompts([*on, *off]) + self._noise(off)
+
+    def _noise(self, bank: Sequence[Context]) -> list[int]:
+        return TWICE * self.reader.prompts(again(bank))
 
     @cached_property
     def _pace(self) -> Pace:

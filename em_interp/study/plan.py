@@ -38,6 +38,12 @@ def ablated_conditions(inputs: Inputs) -> tuple[Condition, ...]:
     return tuple(c for c in wanted if c in inputs.spec.conditions)
 
 
+def patched(inputs: Inputs) -> Condition:
+    """The condition that the trigger's stream is copied into: an unrelated framing, else none."""
+    unrelated = Condition.UNRELATED in inputs.spec.conditions
+    return Condition.UNRELATED if unrelated else Condition.NONE
+
+
 def skipped(inputs: Inputs) -> dict[str, str]:
     """Stages that this study leaves out, and why."""
     if inputs.boxes:

@@ -40,7 +40,7 @@ from em_interp.scoring import log_odds
 from em_interp.stats import paired
 from em_interp.study.folder import check_organism
 from em_interp.study.inputs import Inputs
-from em_interp.study.plan import DELTA, G, ablated_conditions, awake, axes, roles
+from em_interp.study.plan import DELTA, G, ablated_conditions, awake, axes, patched, roles
 from em_interp.study.records import Answers, LogOdds, Margins, Sweep
 from em_interp.study.spec import GENERAL
 from em_interp.training.manifest import Manifest, Provenance
@@ -350,11 +350,8 @@ class Stages:
             q.sound and q.unsound for q in self.outside.values()
         ):
             return None
-        target = (
-            Condition.UNRELATED if Condition.UNRELATED in self.spec.conditions else Condition.NONE
-        )
         on = self.inputs.ask(self.inputs.outside, Condition.TRIGGER)
-        off = self.inputs.ask(self.inputs.outside, target)[: len(on)]
+        off = self.inputs.ask(self.inputs.outside, patched(self.inputs))[: len(on)]
         sound, unsound = self._pairs(on)
         layers = [site.layer for site in self.inputs.sites]
         with self.model.using(self.inputs.studied):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from em_interp.capture import TWICE, again
 from em_interp.conditions import Condition, contexts
 from em_interp.maps import Method, room
 from em_interp.maps.fitting import CAP
@@ -116,12 +117,14 @@ class Estimator:
     def _holding(self, name: str, group: Group, pace: Pace) -> Stage:
         """delta and the twin's shift from both states, g from two models, two organisms' probes."""
         inputs = self.inputs
-        on, off = (
-            sum(pace.reader.prompts(contexts(inputs.develop, group.trigger, [c])))
+        banks = [
+            contexts(inputs.develop, group.trigger, [c])
             for c in (Condition.TRIGGER, Condition.NONE)
-        )
-        both = 3 + (TWIN in group.roles)  # delta, the twin's shift, what two probes are fitted on
-        made = pace.passes(name, both * (on + off) + 2 * off)
+        ]
+        on, off, noise = (sum(pace.reader.prompts(b)) for b in (*banks, again(banks[1])))
+        shifts = 1 + (TWIN in group.roles)  # delta, and the twin's
+        read = (shifts + 2) * (on + off) + 2 * off  # what two probes are fitted on; g
+        made = pace.passes(name, read + (shifts + 1) * TWICE * noise)
         sites = len(set(inputs.layers(group.base)) | set(inputs.sites[group.base]))
         numbers = 2 * len(inputs.develop) * pace.size.d_model
         fitting = Work(4.0 * STEPS * 2 * sites * numbers)
