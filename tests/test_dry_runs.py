@@ -100,7 +100,7 @@ VERBS = {
 }
 WRONG = {
     "architecture": (["organism", "--base", "strange"], "architecture 'gpt2'"),
-    "device": (["organism", "--device", "nowhere"], "device 'nowhere'"),
+    "device": (["organism", "--device", "nowhere"], "'nowhere' is no device"),
     "another base by its card": (["foreign"], "made for base"),
     "another base by its shapes": (["shapeless", "--base", "base"], "this base takes"),
 }
@@ -219,7 +219,7 @@ AMISS = {
         lambda home: {"base": str(home / "strange")},
         ["architecture 'gpt2'"],
     ),
-    "a device that is not there": (lambda _: {"device": "nowhere"}, ["device 'nowhere'"]),
+    "a device that is not there": (lambda _: {"device": "nowhere"}, ["'nowhere' is no device"]),
     "a place that is no block's output": (
         lambda _: {"layers": "blocks.1.hook_resid_pre,1"},
         ["is no block's output"],
