@@ -90,6 +90,8 @@ def figure_of(trial: Trial) -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.set_title(WORDS[condition])
         share_axis(axes, "x", 4)
+        # What is right of 100 % is room for the numbers.
+        axes.set_xticks([tick for tick in axes.get_xticks() if tick <= min(1.0, right)])
         axes.set_xlabel("EM rate")
     return figure
 
