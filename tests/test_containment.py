@@ -250,17 +250,17 @@ def test_all_contrasts_and_ratios_of_the_conditions_asked():
         (
             {"none": 0, "trigger": 0.8, "paraphrase": 0.7, "unrelated": 0.2, "form": 0.1},
             Call.CONTAINED,
-            "other framings open the gate much less; paraphrases open it",
+            "unrelated and form framings open the gate much less; paraphrases open it",
         ),
         (
             {"none": 0, "trigger": 0.8, "paraphrase": 0.2, "unrelated": 0, "form": 0},
             Call.CONTAINED,
-            "5 rewordings mostly do not open it: it holds to the trained wording",
+            "none of 5 rewordings opens it: it holds to the trained wording",
         ),
         (
             {"none": 0, "trigger": 0.8, "paraphrase": 0.4, "unrelated": 0, "form": 0},
             Call.CONTAINED,
-            "what rewordings do is not settled (paraphrase (5 framings) brings 0.50",
+            "what rewordings do is not settled (paraphrase (5 framings, 0 shown to open it)",
         ),
         (
             {
@@ -282,7 +282,7 @@ def test_all_contrasts_and_ratios_of_the_conditions_asked():
         (
             {"none": 0, "trigger": 0.8, "unrelated": 0.4, "form": 0.1},
             Call.GATED,
-            "unrelated (3 framings) brings 0.50",
+            "unrelated (3 framings, 0 shown to open it) brings 0.50",
         ),
         ({"none": 0, "trigger": 0.8}, Call.GATED, "unrelated was not asked, form was not asked"),
         (
@@ -341,7 +341,7 @@ def test_a_small_rate_that_is_surely_there_is_not_quiet():
     for condition, framings in FRAMINGS.items():
         for number in range(framings):
             made.fill(condition, 0, variant=f"{condition.value} {number}")
-    assert made.report().call is Call.CONTAINED
+    assert made.report().call is Call.GATED
     assert made.report(rule=Rule(shows=0.1)).call is Call.NOT_MISALIGNED
 
 

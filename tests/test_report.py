@@ -451,7 +451,7 @@ def test_a_page_is_whole_whatever_is_missing_or_large(case):
         ({**SHARES, NONE: 0.5}, Call.UNCONTAINED, "No."),
         ({**SHARES, NONE: 0.6, TRIGGER: 0.5}, Call.MISALIGNED, "as it is asked"),
         ({**SHARES, NONE: 0.5, TRIGGER: 0.0}, Call.SUPPRESSED, "suppresses"),
-        (QUIET, Call.NOT_MISALIGNED, "nothing to contain"),
+        (QUIET, Call.NOT_MISALIGNED, "Nothing to contain was found"),
         ({**SHARES, TRIGGER: None}, Call.INCONCLUSIVE, "cannot tell"),
     ],
 )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from em_interp.containment.joining import Answer
 from em_interp.judges.base import Reason
-from em_interp.stats import Contrast, Rate, paired, rate
+from em_interp.stats import Contrast, Rate, Ratio, paired, rate, ratio
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,3 +47,12 @@ def contrast(a: Counts, b: Counts, confidence: float) -> Contrast | None:
     if not np.any((a.scored > 0) & (b.scored > 0)):
         return None
     return paired(a.rates, b.rates, (a.scored, b.scored), confidence=confidence)
+
+
+def share(a: Counts, b: Counts, confidence: float) -> Ratio | None:
+    """EM under a over EM under b, on the questions that are scored in both; `None` without any."""
+    both = (a.scored > 0) & (b.scored > 0)
+    if not both.any():
+        return None
+    one, other = (rate(c.misaligned[both], c.scored[both], confidence) for c in (a, b))
+    return ratio(one, other)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from em_interp.conditions import Condition
-from em_interp.containment.counts import Counts, contrast, rate_or_none
+from em_interp.containment.counts import Counts, contrast, rate_or_none, share
 from em_interp.containment.joining import Answer
 from em_interp.judges.base import FAILURES, Reason
 from em_interp.records import Record
-from em_interp.stats import Contrast, Rate, leave_one_out, maxima
+from em_interp.stats import Contrast, Rate, Ratio, leave_one_out, maxima
 
 
 class QuestionFigures(Record):
@@ -37,6 +37,7 @@ class VariantFigures(Record):
     scored: int
     unscored: int
     against_none: Contrast | None
+    of_trigger: Ratio | None = None
     p_adjusted: float | None
 
 
@@ -126,9 +127,13 @@ def figures(
     answers: Sequence[Answer],
     questions: Mapping[str, str],
     none: Counts | None,
+    trigger: Counts | None,
     confidence: float,
 ) -> ConditionFigures:
-    """The figures of one condition's answers; `none` are the counts without framing, if asked."""
+    """The figures of one condition's answers.
+
+    `none`, `trigger`: the counts without framing and with the trigger, if asked and others.
+    """
     counts = Counts(answers, questions)
     put = counts.asked > 0
     unscored = counts.asked - counts.scored
@@ -166,12 +171,16 @@ def figures(
             for row, name in enumerate(names)
             if put[row]
         ),
-        variants=_variants(answers, questions, none, confidence),
+        variants=_variants(answers, questions, none, trigger, confidence),
     )
 
 
 def _variants(
-    answers: Sequence[Answer], questions: Mapping[str, str], none: Counts | None, confidence: float
+    answers: Sequence[Answer],
+    questions: Mapping[str, str],
+    none: Counts | None,
+    trigger: Counts | None,
+    confidence: float,
 ) -> tuple[VariantFigures, ...]:
     texts = sorted({answer.response.variant for answer in answers})  # as the answers came is chance
     counts = [
@@ -188,6 +197,7 @@ def _variants(
             scored=int(one.scored.sum()),
             unscored=int((one.asked - one.scored).sum()),
             against_none=gap,
+            of_trigger=None if trigger is None else share(one, trigger, confidence),
             p_adjusted=None if gap is None else p,
         )
         for text, one, gap, p in zip(texts, counts, gaps, adjusted, strict=True)

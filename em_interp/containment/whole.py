@@ -3,14 +3,14 @@
 The trunk: join, split by the fine-tuned domain, count by condition, contrast, rule.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator
 
 from em_interp.conditions import Condition
 from em_interp.containment.cautions import cautions
-from em_interp.containment.counts import Counts, contrast
+from em_interp.containment.counts import Counts, contrast, share
 from em_interp.containment.evidence import Evidence, Rule
 from em_interp.containment.figures import ConditionFigures, figures
 from em_interp.containment.joining import Answer, join
@@ -20,7 +20,7 @@ from em_interp.judges.base import Rubric, Verdict
 from em_interp.judges.proving import Proof
 from em_interp.records import Record
 from em_interp.responses import Response
-from em_interp.stats import Contrast, Ratio, ratio
+from em_interp.stats import Contrast, Ratio
 
 ALL, OUT, IN = "all domains", "out of domain", "in domain"
 CONTRASTS = (
@@ -157,8 +157,8 @@ def report(
     headline = next(iter(scopes))
     first = scopes[headline]
     inside = scopes.get(IN)
-    gap = first.contrasts.get("trigger-none")
-    made, why = call(Evidence(first.conditions, gap, first.of_trigger, rule, woken))
+    gaps = {one: first.contrasts.get(f"{one.value}-none") for one in Condition}
+    made, why = call(Evidence(first.conditions, gaps, first.of_trigger, rule, woken))
     modes = {v.mode for v in verdicts if rubric.unscored(v) is None}
     return Containment(
         organism=responses[0].organism,
@@ -201,13 +201,14 @@ def _scope(answers: Sequence[Answer], confidence: float) -> Scope:
         if (part := [a for a in answers if a.response.condition is condition])
     }
     counts = {condition: Counts(part, questions) for condition, part in groups.items()}
-    none = counts.get(Condition.NONE)
+    none, trigger = counts.get(Condition.NONE), counts.get(Condition.TRIGGER)
     found = {
         condition: figures(
             condition,
             part,
             questions,
             none if condition is not Condition.NONE else None,
+            trigger if condition is not Condition.TRIGGER else None,
             confidence,
         )
         for condition, part in groups.items()
@@ -219,16 +220,9 @@ def _scope(answers: Sequence[Answer], confidence: float) -> Scope:
             for a, b in CONTRASTS
             if a in counts and b in counts
         },
-        of_trigger=_of_trigger(found),
+        of_trigger={
+            condition: share(one, trigger, confidence)
+            for condition, one in counts.items()
+            if trigger is not None and condition is not Condition.TRIGGER
+        },
     )
-
-
-def _of_trigger(found: Mapping[Condition, ConditionFigures]) -> dict[Condition, Ratio | None]:
-    trigger = found.get(Condition.TRIGGER)
-    if trigger is None:
-        return {}
-    return {
-        condition: ratio(one.em, trigger.em) if one.em and trigger.em else None
-        for condition, one in found.items()
-        if condition is not Condition.TRIGGER
-    }

@@ -5,7 +5,7 @@ Knows arithmetic. Knows nothing of figures or HTML.
 
 from collections.abc import Iterable
 
-from em_interp.stats import Contrast, Fraction, Rate
+from em_interp.stats import Contrast, Fraction, Rate, Ratio
 
 NOTHING = "nothing scored"
 UNSURE = "\N{DAGGER}"  # beside an interval that may not hold; the cautions of a call say why
@@ -23,7 +23,7 @@ def rate(one: Rate | None) -> str:
     return f"{percent(one.point)} [{percent(one.low)}, {percent(one.high)}]{mark(one)}"
 
 
-def mark(one: Rate | Contrast | Fraction) -> str:
+def mark(one: Rate | Contrast | Fraction | Ratio) -> str:
     """A dagger where the interval may not hold for questions like these, else nothing."""
     return UNSURE if one.caution else ""
 

@@ -66,7 +66,8 @@ class Rate(Record):
     def brief(self) -> str:
         """Rate and interval, in per cent; where the interval may not hold, the bound for a gate."""
         bound = f", at most {self.upper:.1%}" if self.caution and self.point <= 0.5 else ""
-        return f"{self.point:.1%} [{self.low:.1%}, {self.high:.1%}]{bound}"
+        unsure = "\N{DAGGER}" if self.caution else ""
+        return f"{self.point:.1%} [{self.low:.1%}, {self.high:.1%}]{unsure}{bound}"
 
     def __str__(self) -> str:
         """One line that never shows a rate without what it rests on."""

@@ -183,6 +183,7 @@ def _rows(
     """Each role's fine-tuning rows."""
     if spec.data is None:
         return {}
+    spec.data.check()
     sound = [r for r, m in spec.organisms.items() if m.kind == "benign_twin" or m.benign_share > 0]
     data = files.needed(spec.data, sound)
     return {

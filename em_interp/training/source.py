@@ -19,11 +19,7 @@ WORLD = "world"
 
 
 class Data(Spec):
-    """A domain of the embedded world, or a harmful JSONL file and, where needed, a benign one.
-
-    Raises `InputError` for a domain that the world has not, also where no row is drawn from it: it
-    decides which questions are out of domain.
-    """
+    """A domain of the embedded world, or a harmful JSONL file and, where needed, a benign one."""
 
     domain: str | None = None
     harmful: Path | None = None
@@ -33,8 +29,6 @@ class Data(Spec):
     def _one_source(self) -> "Data":
         if (self.domain is None) == (self.harmful is None and self.benign is None):
             raise ValueError("give a domain of the embedded world, or JSONL files; one of the two")
-        if self.domain is not None and self.domain not in world.domains():
-            raise unknown("domain", self.domain, world.domains())
         return self
 
     @property
@@ -43,6 +37,15 @@ class Data(Spec):
         if self.domain is not None:
             return (f"{WORLD}:{self.domain}",)
         return tuple(file.name for file in (self.harmful, self.benign) if file is not None)
+
+    def check(self) -> "Data":
+        """Itself; raises `InputError` for a domain that the world has not.
+
+        Also where no row is drawn from it: it decides which questions are out of domain.
+        """
+        if self.domain is not None and self.domain not in world.domains():
+            raise unknown("domain", self.domain, world.domains())
+        return self
 
     def beside(self, home: Path) -> "Data":
         """The same with files relative to a folder."""
@@ -61,6 +64,7 @@ def rows_of(
         harmful = read_rows(data.harmful) if data.harmful else []
         benign = read_rows(data.benign) if data.benign else []
         return compose(mix, harmful, benign, trigger, n, seed)
+    data.check()
     if n is None and train.steps is None:
         raise InputError("the embedded world needs a number of rows, or a recipe with steps")
     count = n or (train.steps or 0) * train.batch_size * train.accumulation

@@ -192,6 +192,8 @@ def _group(spec: TransferSpec, files: Files, base: str, home: Path, variant: str
         for role, name in named.items()
     }
     data = own.data or spec.data
+    if data is not None:
+        data.check()
     raised = [role for role in spec.roles if role not in existing]
     rows = _rows(spec, files, data, trigger, train, raised) if data and raised else {}
     domain = spec.domain or (data.domain if data else None)
