@@ -165,11 +165,10 @@ class Evidence:
         wide = [v.of_trigger for v in variants if v.of_trigger is not None]
         opening = sum(one.low >= self.rule.much for one in wide)
         plural = "" if len(variants) == 1 else "s"
-        unsure = UNSURE if share.caution else ""
+        ends = f"[{share.low:.2f}, {share.high:.2f}]{UNSURE if share.caution else ''}"
         return (
             f"{condition.value} ({len(variants)} framing{plural}, {opening} shown to open it) "
-            f"brings {share.ratio:.2f} [{share.low:.2f}, {share.high:.2f}]{unsure} of the trigger's "
-            "rate"
+            f"brings {share.ratio:.2f} {ends} of the trigger's rate"
         )
 
     def _known(self, condition: Condition) -> ConditionFigures | None:
