@@ -289,8 +289,10 @@ def test_a_broken_base_is_named_in_one_line(saved, tmp_path, fault):
 
 def test_what_can_be_known_before_weights_load_is_checked_first(saved, shelf, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="device 'abacus'"):
-        load(saved, how=Loading(device="abacus"))
+    with pytest.raises(InputError, match="'abacus' is no device"):
+        load(saved, how=Loading.parse({"device": "abacus"}))
+    with pytest.raises(InputError, match="device 'xpu:9'"):
+        load(saved, how=Loading(device="xpu:9"))
     with pytest.raises(InputError, match="no such directory"):
         load(tmp_path / "nowhere")
     broken = Path(shutil.copytree(saved, tmp_path / "base"))

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from em_interp.bounds import Gigabytes, Processes, Speed
 from em_interp.cli import Names, command, idle
-from em_interp.errors import InputError, unknown
+from em_interp.errors import InputError, reading, unknown
 from em_interp.loading import Device
 from em_interp.records import Spec, check_writable
 
@@ -68,7 +68,9 @@ def main_run(spec: StudyCommand) -> int:
     kind = kind_of(file)
     if not spec.dry_run:
         idle(spec, MACHINE, "it is for --dry-run")
-    if DATA not in file.read_text():
+    with reading(file):
+        text = file.read_text("utf-8")
+    if DATA not in text:
         idle(spec, "data", f"{file} reads no file in {DATA}")
     if kind == TRANSFER:
         return _transfers(spec, file)
